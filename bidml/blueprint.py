@@ -1,0 +1,149 @@
+"""A bid model as numbers: what `fit` produces, `export` writes, `score` reads back.
+
+Standard library only. Arrays are `array.array`, so that NumPy and the native engine share their memory. The names of
+the tree arrays are those of ONNX `TreeEnsemble` v5 in plain words. Nothing here is checked beyond types: the exporter
+refuses what it cannot certify, and the native constructor checks every index again.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from typing import Any, Final
+
+from bidml.contract import AuctionType, FeatureSpec
+
+
+class NodeMode(IntEnum):
+    """How a node decides, with ONNX's codes. LEQ: `x <= threshold`. MEMBER: `x in set`."""
+
+    LEQ = 0
+    MEMBER = 6
+
+
+class Rewrite(StrEnum):
+    """What happens to a number before the trees see it (LightGBM's missing and category rules)."""
+
+    NONE = "none"
+    ZERO_IS_MISSING = "zero_is_missing"  # |x| <= 1e-35 becomes NaN
+    TRUNCATE = "truncate"  # toward zero: LightGBM casts a category to int
+
+
+LIGHTGBM_ZERO: Final = 1.0000000180025095e-35  # float32(1e-35) as LightGBM compares it
+
+
+@dataclass(frozen=True, slots=True)
+class Trees:
+    """A sum of decision trees; every tree has at least one node, children come after their parent.
+
+    Node arrays have shape (n_nodes,), typecodes: `column` q, `mode` B, `threshold` d, `true_child` q, `false_child` q,
+    `true_is_leaf` q, `false_is_leaf` q, `missing_true` q. A child is a node index, or a leaf index where
+    `*_is_leaf` is 1. NaN goes to the true side where `missing_true` is 1, else to the false side.
+    `roots` (n_trees,) q; `leaf` (n_leaves,) d. `membership` d holds, for the MEMBER nodes in node order, each set
+    followed by one NaN; the threshold of a MEMBER node is 0.0. A tree of one leaf is a node whose two sides are it.
+    """
+
+    roots: array[int]
+    column: array[int]
+    mode: array[int]
+    threshold: array[float]
+    true_child: array[int]
+    false_child: array[int]
+    true_is_leaf: array[int]
+    false_is_leaf: array[int]
+    missing_true: array[int]
+    membership: array[float]
+    leaf: array[float]
+
+    @property
+    def n_trees(self) -> int:
+        return len(self.roots)
+
+    @property
+    def n_nodes(self) -> int:
+        return len(self.column)
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """category → double: `values[i]` for `keys[i]`, `default` for every other text. Keys are distinct, sorted."""
+
+    feature: str
+    keys: tuple[str, ...]
+    values: array[float]
+    default: float
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One input column of a head's trees: a number feature, or a category through its lookup."""
+
+    feature: str
+    lookup: Lookup | None = None
+    rewrite: Rewrite = Rewrite.NONE
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """margin = Σ_trees / divisor · scale + intercept + Σ_terms, in this order, in double.
+
+    `columns` are the trees' inputs; `terms` are category weights added to the margin (the linear part).
+    `trees` may be None for a purely linear head. `divisor` is 1 but for random forests; `scale` is LightGBM's sigmoid.
+    """
+
+    columns: tuple[Column, ...]
+    trees: Trees | None
+    terms: tuple[Lookup, ...] = ()
+    intercept: float = 0.0
+    scale: float = 1.0
+    divisor: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Beta calibration of log-odds s: `positive·ln σ(s) − negative·ln σ(−s) + shift` (Kull et al. 2017).
+
+    positive = negative is Platt's affine map; (1, 1, 0) is the identity. Weights are ≥ 0: the map is monotone.
+    """
+
+    positive: float = 1.0
+    negative: float = 1.0
+    shift: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CtrBlueprint:
+    """pctr = σ(calibration(margin))."""
+
+    head: Head
+    calibration: Calibration = field(default_factory=Calibration)
+
+
+@dataclass(frozen=True, slots=True)
+class WinBlueprint:
+    """win_rate(b) = σ(z)^gamma,  z = k (ln b − m), from two heads: β(x), the log-odds of winning at the reference
+    bid, and a(x), the log-slope. k = slope_scale · e^a;  β' = slope_scale · β + logit_shift;
+    m = reference_log_bid_cpm − β' / k. β and a are clamped to the contract's range first.
+    """
+
+    location: Head
+    log_slope: Head
+    reference_log_bid_cpm: float
+    slope_scale: float = 1.0
+    logit_shift: float = 0.0
+    gamma: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """The whole bid model. Either part may be absent: the file then has only the other's outputs, and no bid."""
+
+    spec: FeatureSpec
+    ctr: CtrBlueprint | None
+    win: WinBlueprint | None
+    currency: str
+    default_auction_type: AuctionType = AuctionType.FIRST_PRICE
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
