@@ -82,11 +82,9 @@ class NoBidReason(IntEnum):
     UNKNOWN_CURRENCY = 4
     UNSUPPORTED_AUCTION_TYPE = 5
     PRIVATE_AUCTION = 6
-    NOT_ELIGIBLE = 7
-    FLOOR_ABOVE_CAP = 8
-    VALUE_BELOW_FLOOR = 9
-    NO_VALUE = 10
-    STALE_MODEL = 11
+    FLOOR_ABOVE_CAP = 7
+    VALUE_BELOW_FLOOR = 8
+    NO_VALUE = 9
 
     @property
     def nbr(self) -> int:

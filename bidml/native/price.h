@@ -1,0 +1,153 @@
+// The price: from the heads' margins to a bid, in double.
+//
+// pctr = σ(calibration(margin)); the win curve is log-logistic with a Dagum exponent, F(b) = σ(z)^γ with
+// z = k (ln b − m). The first-price bid maximises (v − b) F(b): with y = k ln(b/θ) − ln(1 + γk) it is the one root of
+//     y + k softplus(y) = d,    d = k (ln(γ k v) − m) − (k + 1) ln(1 + γk)
+// found by Halley steps from an upper bound of the root (SCIENCE.md 3.2). `bidml/pricing.py` is the readable twin and
+// the ONNX graph the portable one; tests hold all three to 1e-12 relative.
+//
+// Nothing here allocates, throws or depends on state. Comparisons are written so that NaN refuses.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace bidml {
+
+constexpr double kMaxAbsWinLogit = 60.0;  // contract.MAX_ABS_WIN_LOGIT; a test compares them
+constexpr double kMinLogSlope = -3.0;
+constexpr double kMaxLogSlope = 4.0;
+constexpr int kHalleySteps = 4;
+
+// Stable values: contract.NoBidReason.
+enum class Reason : int {
+  kBid = 0,
+  kInvalidRequest = 1,
+  kInvalidImp = 2,
+  kInvalidFloor = 3,
+  kUnknownCurrency = 4,
+  kUnsupportedAuctionType = 5,
+  kPrivateAuction = 6,
+  kFloorAboveCap = 7,
+  kValueBelowFloor = 8,
+  kNoValue = 9,
+};
+constexpr int kReasons = 10;
+
+struct Calibration {
+  double positive = 1.0, negative = 1.0, shift = 0.0;
+};
+
+struct WinParameters {
+  double reference_log_bid_cpm = 0.0, slope_scale = 1.0, logit_shift = 0.0, gamma = 1.0;
+};
+
+struct WinCurve {
+  double location;  // m: ln CPM
+  double shape;     // k > 0
+};
+
+struct PriceInputs {
+  double value_per_click, floor_cpm, cap_cpm, pacing_multiplier;
+  int auction_type;  // OpenRTB at: 1 first price, 2 second price
+};
+
+struct Decision {
+  double bid_cpm = 0.0;
+  double win_rate = 0.0;
+  double value_cpm = 0.0;         // before pacing
+  double unshaded_bid_cpm = 0.0;  // value after pacing: what a truthful bidder would bid
+  double optimum_cpm = 0.0;       // before floor and cap
+  Reason reason = Reason::kNoValue;
+};
+
+inline double softplus_of_negative_abs(double x) { return std::log(1.0 + std::exp(-std::fabs(x))); }
+inline double softplus(double x) { return std::max(x, 0.0) + softplus_of_negative_abs(x); }
+inline double sigmoid(double x) {
+  const double e = std::exp(-std::fabs(x));
+  return (x >= 0.0 ? 1.0 : e) / (1.0 + e);
+}
+
+inline double calibrated(const Calibration& c, double log_odds) {
+  if (c.positive == c.negative) {
+    if (c.positive == 1.0 && c.shift == 0.0) return log_odds;
+    return c.positive * log_odds + c.shift;
+  }
+  const double tail = softplus_of_negative_abs(log_odds);
+  const double ln_p = -(std::max(-log_odds, 0.0) + tail);
+  const double ln_q = -(std::max(log_odds, 0.0) + tail);
+  return c.positive * ln_p - c.negative * ln_q + c.shift;
+}
+
+inline WinCurve win_curve(const WinParameters& w, double location_margin, double log_slope_margin) {
+  const double beta = std::min(std::max(location_margin, -kMaxAbsWinLogit), kMaxAbsWinLogit);
+  const double a = std::min(std::max(log_slope_margin, kMinLogSlope), kMaxLogSlope);
+  const double k = w.slope_scale * std::exp(a);
+  return {w.reference_log_bid_cpm - (w.slope_scale * beta + w.logit_shift) / k, k};
+}
+
+inline double win_rate(const WinCurve& curve, double gamma, double bid_cpm) {
+  const double z = curve.shape * (std::log(bid_cpm) - curve.location);
+  return std::exp(-gamma * softplus(-z));
+}
+
+// The unconstrained maximiser of (v − b) F(b); v > 0.
+inline double first_price_optimum_cpm(const WinCurve& curve, double gamma, double v) {
+  const double k = curve.shape;
+  const double gk = gamma * k;
+  const double ln_1_gk = std::log(1.0 + gk);
+  const double d = k * (std::log(gk * std::max(v, 1e-300)) - curve.location) - (k + 1.0) * ln_1_gk;
+  double y = d > 0.0 ? d / (1.0 + k) : d;
+  for (int step = 0; step < kHalleySteps; ++step) {
+    const double e = std::exp(-std::fabs(y));
+    const double s = (y >= 0.0 ? 1.0 : e) / (1.0 + e);
+    const double f = y + k * (std::max(y, 0.0) + std::log(1.0 + e)) - d;
+    const double f1 = 1.0 + k * s;
+    const double f2 = k * s * (1.0 - s);
+    y -= 2.0 * f * f1 / (2.0 * f1 * f1 - f * f2);
+  }
+  return std::exp(curve.location + (y + ln_1_gk) / k);
+}
+
+// Never NaN, never negative, never above cap or value, never below floor: else bid_cpm is 0 and the reason says why.
+inline Decision price(double pctr, const WinCurve& curve, double gamma, const PriceInputs& in) {
+  Decision out;
+  out.value_cpm = 1000.0 * pctr * in.value_per_click;
+  const double v = out.value_cpm * in.pacing_multiplier;
+  out.unshaded_bid_cpm = v;
+  if (!(in.floor_cpm >= 0.0)) {
+    out.reason = Reason::kInvalidFloor;
+    return out;
+  }
+  if (!(in.auction_type == 1 || in.auction_type == 2)) {
+    out.reason = Reason::kUnsupportedAuctionType;
+    return out;
+  }
+  if (!(in.value_per_click >= 0.0 && in.pacing_multiplier >= 0.0 && v > 0.0 &&
+        v < std::numeric_limits<double>::infinity())) {
+    out.reason = Reason::kNoValue;
+    return out;
+  }
+  if (!(in.cap_cpm > 0.0 && in.cap_cpm >= in.floor_cpm)) {
+    out.reason = Reason::kFloorAboveCap;
+    return out;
+  }
+  if (!(v > in.floor_cpm)) {
+    out.reason = Reason::kValueBelowFloor;
+    return out;
+  }
+  out.optimum_cpm = in.auction_type == 2 ? v : first_price_optimum_cpm(curve, gamma, v);
+  const double bid = std::min(std::max(out.optimum_cpm, in.floor_cpm), std::min(in.cap_cpm, v));
+  // The guard that stands alone: whatever happened above, what leaves is inside its bounds.
+  if (!(bid > 0.0 && bid >= in.floor_cpm && bid <= in.cap_cpm && bid <= v)) {
+    out.reason = Reason::kNoValue;
+    return out;
+  }
+  out.bid_cpm = bid;
+  out.win_rate = win_rate(curve, gamma, bid);
+  out.reason = Reason::kBid;
+  return out;
+}
+
+}  // namespace bidml
