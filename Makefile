@@ -1,0 +1,54 @@
+# Two commands: `make demo` (the main job, start to finish) and `make test`. Both set up what they need.
+# PYTHON picks the interpreter that makes the environment; it needs pip, and neither ensurepip nor write access.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(PYTHON) -m pip --disable-pip-version-check --python $(BIN)/python
+NATIVE_SOURCES := CMakeLists.txt pyproject.toml $(wildcard bidml/native/*.h bidml/native/*.cc)
+CHECKED := bidml tests training benchmarks
+
+.PHONY: demo test lint types build env clean lock
+
+demo: $(VENV)/.built
+	$(BIN)/bidml demo --out runs/demo
+
+test: lint types $(VENV)/.built $(VENV)-ort-min/.installed
+	BIDML_ORT_MIN_PYTHON=$(CURDIR)/$(VENV)-ort-min/bin/python $(BIN)/python -m pytest -q $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check --quiet $(CHECKED)
+	$(BIN)/ruff format --check --quiet $(CHECKED)
+
+types: $(VENV)/.installed
+	$(BIN)/mypy
+
+env: $(VENV)/.installed
+
+build: $(VENV)/.built
+
+$(VENV)/.installed: requirements/dev.lock
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "bidml needs Python 3.11 or newer; set PYTHON"'
+	$(PYTHON) -m venv --without-pip --clear $(VENV)
+	$(PIP) install --quiet --require-hashes --only-binary :all: -r requirements/dev.lock
+	touch $@
+
+# The environment of the lowest onnxruntime that the artifact promises to run on.
+$(VENV)-ort-min/.installed: requirements/ort-min.lock
+	$(PYTHON) -m venv --without-pip --clear $(VENV)-ort-min
+	$(PYTHON) -m pip --disable-pip-version-check --python $(VENV)-ort-min/bin/python install --quiet \
+	  --require-hashes --only-binary :all: -r requirements/ort-min.lock
+	touch $@
+
+$(VENV)/.built: $(VENV)/.installed $(NATIVE_SOURCES)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+lock:
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --extra train --extra dev pyproject.toml --output-file requirements/dev.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  requirements/ort-min.in --output-file requirements/ort-min.lock
+
+clean:
+	rm -rf build dist runs $(VENV) $(VENV)-ort-min
