@@ -2,9 +2,10 @@
 # PYTHON picks the interpreter that makes the environment; it needs pip, and neither ensurepip nor write access.
 
 PYTHON ?= python3
+HOST_PYTHON := $(shell command -v $(PYTHON))
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(PYTHON) -m pip --disable-pip-version-check --python $(BIN)/python
+PIP := $(HOST_PYTHON) -m pip --disable-pip-version-check --python $(BIN)/python
 NATIVE_SOURCES := CMakeLists.txt pyproject.toml $(wildcard bidml/native/*.h bidml/native/*.cc)
 CHECKED := bidml tests training benchmarks
 
@@ -28,15 +29,15 @@ env: $(VENV)/.installed
 build: $(VENV)/.built
 
 $(VENV)/.installed: requirements/dev.lock
-	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "bidml needs Python 3.11 or newer; set PYTHON"'
-	$(PYTHON) -m venv --without-pip --clear $(VENV)
+	$(HOST_PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "bidml needs Python 3.11 or newer; set PYTHON"'
+	$(HOST_PYTHON) -m venv --without-pip --clear $(VENV)
 	$(PIP) install --quiet --require-hashes --only-binary :all: -r requirements/dev.lock
 	touch $@
 
 # The environment of the lowest onnxruntime that the artifact promises to run on.
 $(VENV)-ort-min/.installed: requirements/ort-min.lock
-	$(PYTHON) -m venv --without-pip --clear $(VENV)-ort-min
-	$(PYTHON) -m pip --disable-pip-version-check --python $(VENV)-ort-min/bin/python install --quiet \
+	$(HOST_PYTHON) -m venv --without-pip --clear $(VENV)-ort-min
+	$(HOST_PYTHON) -m pip --disable-pip-version-check --python $(VENV)-ort-min/bin/python install --quiet \
 	  --require-hashes --only-binary :all: -r requirements/ort-min.lock
 	touch $@
 

@@ -1,0 +1,463 @@
+// The module `bidml.score._native`: the only file, with `extract.h` and `bind_engine.cc`, that knows Python.
+//
+// Two kinds of callables. The hot ones (`bid`, `decide`, `best`) are plain METH_FASTCALL slots on the class: one C call,
+// no argument conversion, no exception on request content. The others go through nanobind and may raise.
+
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
+#include <nanobind/stl/vector.h>
+
+#include "engine_from_python.h"
+#include "scorer.h"
+
+namespace nb = nanobind;
+
+namespace bidml {
+namespace {
+
+struct Counters {
+  uint64_t decisions[kReasons] = {};
+
+  void count(Reason reason) noexcept {
+#ifdef Py_GIL_DISABLED
+    reinterpret_cast<std::atomic<uint64_t>&>(decisions[static_cast<int>(reason)])
+        .fetch_add(1, std::memory_order_relaxed);
+#else
+    ++decisions[static_cast<int>(reason)];
+#endif
+  }
+};
+
+struct Scorer {
+  std::shared_ptr<const Model> model;
+  RequestNames names;
+  Counters counters;
+  nb::dict slots;  // feature name → (is_category, slot)
+  nb::object invalid_request_error;  // strict mode: raised on content that can only be a bug of the caller
+};
+
+PyTypeObject* line_item_type = nullptr;
+
+double number_attribute(nb::handle object, const char* name) { return nb::cast<double>(object.attr(name)); }
+
+std::shared_ptr<const Model> model_of(nb::handle blueprint, const std::vector<std::pair<std::string, double>>& rates,
+                                      const std::string& isa, nb::dict slots) {
+  auto model = std::make_shared<Model>();
+  std::vector<Extractor::Source> sources;
+  for (const bool of_line_item : {false, true}) {
+    for (nb::handle feature : blueprint.attr("spec").attr("features")) {
+      const std::string path = nb::cast<std::string>(feature.attr("source"));
+      const bool is_category = nb::cast<std::string>(feature.attr("kind").attr("value")) == "category";
+      if ((path.rfind("line_item.", 0) == 0) != of_line_item) continue;
+      const int slot = is_category ? model->n_categories++ : model->n_numbers++;
+      slots[feature.attr("name")] = nb::make_tuple(is_category, slot);
+      if (!of_line_item) sources.push_back({path, is_category, slot});
+    }
+    if (!of_line_item) model->n_request_numbers = model->n_numbers;
+  }
+  if (model->n_numbers > kMostNumbers)
+    throw nb::value_error("a spec has at most 256 numbers");  // contract.MAX_FEATURES holds it already
+  model->extractor = std::make_unique<Extractor>(
+      sources, nb::cast<std::string>(blueprint.attr("spec").attr("timestamp_ms_source")));
+
+  const nb::object ctr = blueprint.attr("ctr"), win = blueprint.attr("win");
+  nb::list heads;
+  const nb::object empty = nb::module_::import_("bidml.blueprint").attr("Head")(nb::make_tuple(), nb::none());
+  heads.append(ctr.is_none() ? empty : nb::object(ctr.attr("head")));
+  heads.append(win.is_none() ? empty : nb::object(win.attr("location")));
+  heads.append(win.is_none() ? empty : nb::object(win.attr("log_slope")));
+  model->engine = engine_from_python(heads, slots, model->n_numbers, model->n_categories, isa_from_name(isa));
+  if (!ctr.is_none()) {
+    model->heads |= kCtrHead;
+    const nb::object c = ctr.attr("calibration");
+    model->calibration = {number_attribute(c, "positive"), number_attribute(c, "negative"),
+                          number_attribute(c, "shift")};
+  }
+  if (!win.is_none()) {
+    model->heads |= kLocationHead | kLogSlopeHead;
+    model->win = {number_attribute(win, "reference_log_bid_cpm"), number_attribute(win, "slope_scale"),
+                  number_attribute(win, "logit_shift"), number_attribute(win, "gamma")};
+  }
+  model->currency = nb::cast<std::string>(blueprint.attr("currency"));
+  model->default_auction_type = nb::cast<int>(blueprint.attr("default_auction_type"));
+  model->rates = rates;
+  return model;
+}
+
+// ---- the hot slots ----
+
+LineItem* line_item_of(PyObject* object, const Scorer& scorer) {
+  if (Py_TYPE(object) != line_item_type) {
+    PyErr_Format(PyExc_TypeError, "a line item comes from Scorer.line_item; found %.80s; build it first",
+                 Py_TYPE(object)->tp_name);
+    return nullptr;
+  }
+  LineItem* line = nb::inst_ptr<LineItem>(nb::handle(object));
+  if (line->model != scorer.model) {
+    PyErr_SetString(PyExc_TypeError, "a line item belongs to the scorer that made it; call this scorer's line_item");
+    return nullptr;
+  }
+  return line;
+}
+
+bool imp_index_of(PyObject* const* args, Py_ssize_t n, Py_ssize_t* index) {
+  *index = 0;
+  if (n == 2) return true;
+  if (n != 3) {
+    PyErr_Format(PyExc_TypeError, "the arguments are (request, line, imp=0); found %zd", n);
+    return false;
+  }
+  *index = PyNumber_AsSsize_t(args[2], PyExc_OverflowError);
+  return !(*index == -1 && PyErr_Occurred());
+}
+
+bool raise_if_strict(const Scorer& scorer, Reason reason) {
+  if (!scorer.invalid_request_error.is_valid() || reason < Reason::kInvalidRequest || reason > Reason::kUnsupportedAuctionType)
+    return false;
+  PyObject* code = PyLong_FromLong(static_cast<int>(reason));
+  if (code) {
+    PyErr_SetObject(scorer.invalid_request_error.ptr(), code);
+    Py_DECREF(code);
+  }
+  return true;
+}
+
+bool decide_call(PyObject* self, PyObject* const* args, Py_ssize_t n, Trace& trace) {
+  Scorer& scorer = *nb::inst_ptr<Scorer>(nb::handle(self));
+  Py_ssize_t imp;
+  if (n < 2) {
+    PyErr_SetString(PyExc_TypeError, "the arguments are (request, line, imp=0)");
+    return false;
+  }
+  LineItem* line = line_item_of(args[1], scorer);
+  if (!line || !imp_index_of(args, n, &imp)) return false;
+  decide(scorer.names, *scorer.model, args[0], *line, imp, trace);
+  scorer.counters.count(trace.decision.reason);
+  return !raise_if_strict(scorer, trace.decision.reason);
+}
+
+PyObject* scorer_bid(PyObject* self, PyObject* const* args, Py_ssize_t n) {
+  Trace trace;
+  if (!decide_call(self, args, n, trace)) return nullptr;
+  return PyFloat_FromDouble(trace.decision.bid_cpm);
+}
+
+PyObject* scorer_decide(PyObject* self, PyObject* const* args, Py_ssize_t n) {
+  Trace trace;
+  if (!decide_call(self, args, n, trace)) return nullptr;
+  return Py_BuildValue("(di)", trace.decision.bid_cpm, static_cast<int>(trace.decision.reason));
+}
+
+PyObject* scorer_best(PyObject* self, PyObject* const* args, Py_ssize_t n) {
+  Scorer& scorer = *nb::inst_ptr<Scorer>(nb::handle(self));
+  Py_ssize_t imp;
+  if (n < 2 || !(PyList_Check(args[1]) || PyTuple_Check(args[1]))) {
+    PyErr_SetString(PyExc_TypeError, "the arguments are (request, list of line items, imp=0)");
+    return nullptr;
+  }
+  if (!imp_index_of(args, n, &imp)) return nullptr;
+  const Reference lines(PySequence_Tuple(args[1]));  // a snapshot: encoding may run foreign code
+  if (!lines) return nullptr;
+  const Py_ssize_t n_lines = PyTuple_GET_SIZE(lines.get());
+  for (Py_ssize_t i = 0; i < n_lines; ++i)
+    if (!line_item_of(PyTuple_GET_ITEM(lines.get(), i), scorer)) return nullptr;
+
+  const Model& model = *scorer.model;
+  Terms terms;
+  Reason reason = terms.read(scorer.names, model, args[0], imp);
+  Py_ssize_t best = -1;
+  double best_bid_cpm = 0.0;
+  if (reason == Reason::kBid) {
+    reason = Reason::kNoValue;
+    Row& row = BIDML_STACK_ROW(*model.engine);
+    encode_request(model, args[0], terms.imp.get(), row);
+    double best_surplus_cpm = 0.0;
+    for (Py_ssize_t i = 0; i < n_lines; ++i) {
+      const LineItem& line = *nb::inst_ptr<LineItem>(nb::handle(PyTuple_GET_ITEM(lines.get(), i)));
+      Trace trace;
+      model.engine->margins(row, *line.row, kAllHeads, trace.margins);
+      price_margins(model, price_inputs(line, terms), trace);
+      const Decision& d = trace.decision;
+      if (d.reason != Reason::kBid) {
+        if (best < 0) reason = d.reason;
+        continue;
+      }
+      const double surplus_cpm = (d.unshaded_bid_cpm - d.bid_cpm) * d.win_rate;
+      if (best < 0 || surplus_cpm > best_surplus_cpm) {
+        best = i;
+        best_bid_cpm = d.bid_cpm;
+        best_surplus_cpm = surplus_cpm;
+        reason = Reason::kBid;
+      }
+    }
+  }
+  scorer.counters.count(reason);
+  if (raise_if_strict(scorer, reason)) return nullptr;
+  return Py_BuildValue("(nd)", best, best_bid_cpm);
+}
+
+template <class Function>
+PyCFunction slot(Function function) {
+  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
+}
+
+PyMethodDef hot_methods[] = {
+    {"bid", slot(scorer_bid), METH_FASTCALL,
+     "bid(request, line, imp=0, /) -> float\n\nThe bid in CPM of the artifact's currency; 0.0 is no bid.\n\n"
+     "Never raises on request content (but with strict=True), never above cap or value, never below floor."},
+    {"decide", slot(scorer_decide), METH_FASTCALL,
+     "decide(request, line, imp=0, /) -> (bid_cpm, reason)\n\nLike bid, with the NoBidReason as an int (0: a bid)."},
+    {"best", slot(scorer_best), METH_FASTCALL,
+     "best(request, lines, imp=0, /) -> (index, bid_cpm)\n\nThe line item with the highest expected surplus "
+     "(v - b) * win_rate(b), v after pacing; (-1, 0.0) when none bids. The request is encoded once."},
+    {nullptr, nullptr, 0, nullptr}};
+
+PyType_Slot scorer_slots[] = {{Py_tp_methods, hot_methods}, {0, nullptr}};
+
+// ---- the slow side ----
+
+struct DictSink {
+  nb::list categories, numbers;
+  void category(int slot, const char* utf8, size_t size) {
+    PyObject* text = PyUnicode_DecodeUTF8(utf8, static_cast<Py_ssize_t>(size), "replace");
+    if (!text) throw nb::python_error();
+    categories[slot] = nb::steal(text);
+  }
+  void number(int slot, double x) { numbers[slot] = nb::float_(x); }
+};
+
+nb::tuple extract(const Model& model, nb::handle request, nb::handle imp) {
+  DictSink sink;
+  for (int i = 0; i < model.n_categories; ++i) sink.categories.append(nb::str(""));
+  for (int i = 0; i < model.n_numbers; ++i) sink.numbers.append(nb::float_(kMissing));
+  (*model.extractor)(request.ptr(), imp.ptr(), sink);
+  return nb::make_tuple(sink.categories, sink.numbers);
+}
+
+nb::dict trace_dict(const Trace& trace) {
+  nb::dict out;
+  out["bid_cpm"] = trace.decision.bid_cpm;
+  out["reason"] = static_cast<int>(trace.decision.reason);
+  out["win_rate"] = trace.decision.win_rate;
+  out["value_cpm"] = trace.decision.value_cpm;
+  out["unshaded_bid_cpm"] = trace.decision.unshaded_bid_cpm;
+  out["optimum_cpm"] = trace.decision.optimum_cpm;
+  out["floor_cpm"] = trace.floor_cpm;
+  out["auction_type"] = trace.auction_type;
+  out["pctr"] = trace.pctr;
+  out["win_location"] = trace.curve.location;
+  out["win_shape"] = trace.curve.shape;
+  out["ctr_margin"] = trace.margins[0];
+  out["location_margin"] = trace.margins[1];
+  out["log_slope_margin"] = trace.margins[2];
+  return out;
+}
+
+nb::dict explain(Scorer& scorer, nb::handle request, LineItem& line, Py_ssize_t imp) {
+  Trace trace;
+  decide(scorer.names, *scorer.model, request.ptr(), line, imp, trace);
+  nb::dict out = trace_dict(trace);
+  Terms terms;
+  if (terms.read(scorer.names, *scorer.model, request.ptr(), imp) == Reason::kBid)
+    out["raw"] = extract(*scorer.model, request, terms.imp.get());
+  return out;
+}
+
+// A buffer of n doubles, or nothing.
+class Doubles {
+ public:
+  Doubles(nb::handle object, Py_ssize_t n, bool writable) {
+    if (object.is_none()) return;
+    const int flags = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0);
+    if (PyObject_GetBuffer(object.ptr(), &view_, flags) != 0) throw nb::python_error();
+    held_ = true;
+    if (!(view_.format && std::strcmp(view_.format, "d") == 0 && view_.len == n * 8)) {
+      PyBuffer_Release(&view_);
+      held_ = false;
+      throw nb::value_error("a column of a batch is a contiguous buffer of one double per row");
+    }
+  }
+  Doubles(Doubles&& other) noexcept : view_(other.view_), held_(other.held_) { other.held_ = false; }
+  ~Doubles() {
+    if (held_) PyBuffer_Release(&view_);
+  }
+  double* data() const { return held_ ? static_cast<double*>(view_.buf) : nullptr; }
+
+ private:
+  Py_buffer view_{};
+  bool held_ = false;
+};
+
+// Texts of a column, as views into str objects that a tuple keeps alive.
+class Texts {
+ public:
+  Texts(nb::handle column, Py_ssize_t n) : held_(nb::steal(PySequence_Tuple(column.ptr()))) {
+    if (!held_.is_valid()) throw nb::python_error();
+    if (PyTuple_GET_SIZE(held_.ptr()) != n) throw nb::value_error("a column of a batch has one text per row");
+    views_.reserve(static_cast<size_t>(n));
+    for (Py_ssize_t i = 0; i < n; ++i) {
+      PyObject* text = PyTuple_GET_ITEM(held_.ptr(), i);
+      Py_ssize_t size = 0;
+      const char* data = PyUnicode_Check(text) ? PyUnicode_AsUTF8AndSize(text, &size) : nullptr;
+      if (!data) {
+        if (PyErr_Occurred()) PyErr_Clear();  // a lone surrogate matches no key
+        data = PyUnicode_Check(text) ? "\xff" : "";
+        size = PyUnicode_Check(text) ? 1 : 0;
+      }
+      views_.emplace_back(data, static_cast<size_t>(size));
+    }
+  }
+  std::string_view operator[](Py_ssize_t i) const { return views_[static_cast<size_t>(i)]; }
+
+ private:
+  nb::object held_;
+  std::vector<std::string_view> views_;
+};
+
+void score_many(Scorer& scorer, Py_ssize_t n, nb::list categories, nb::list numbers, nb::list prices, nb::list outs) {
+  const Model& model = *scorer.model;
+  std::vector<Texts> texts;
+  for (nb::handle column : categories) texts.emplace_back(column, n);
+  std::vector<Doubles> doubles, inputs, outputs;
+  for (nb::handle column : numbers) doubles.emplace_back(column, n, false);
+  for (nb::handle column : prices) inputs.emplace_back(column, n, false);
+  for (nb::handle column : outs) outputs.emplace_back(column, n, true);
+  if (static_cast<int>(texts.size()) != model.n_categories || static_cast<int>(doubles.size()) != model.n_numbers ||
+      inputs.size() != 5 || outputs.size() != 8)
+    throw nb::value_error("a batch has every feature, five price inputs and eight outputs");
+  const bool pricing = model.heads == kAllHeads && inputs[0].data();
+  Counters counted;
+  {
+    nb::gil_scoped_release release;
+    RowBuffer scratch(*model.engine);
+    Row& row = *scratch;
+    std::string_view category[kMostNumbers];
+    double number[kMostNumbers];
+    for (Py_ssize_t i = 0; i < n; ++i) {
+      model.engine->clear(row);
+      for (int c = 0; c < model.n_categories; ++c) category[c] = texts[c][i];
+      for (int c = 0; c < model.n_numbers; ++c) number[c] = doubles[c].data()[i];
+      model.engine->set_categories(row, 0, model.n_categories, category);
+      model.engine->set_numbers(row, 0, model.n_numbers, number);
+      Trace trace;
+      model.engine->margins(row, model.heads, trace.margins);
+      if (pricing) {
+        const double at = inputs[4].data()[i];
+        price_margins(model,
+                      {inputs[0].data()[i], inputs[1].data()[i], inputs[2].data()[i], inputs[3].data()[i],
+                       at == 1.0 ? 1 : at == 2.0 ? 2 : 0},
+                      trace);
+        counted.count(trace.decision.reason);
+      } else {
+        trace.pctr = sigmoid(calibrated(model.calibration, trace.margins[0]));
+        trace.curve = win_curve(model.win, trace.margins[1], trace.margins[2]);
+      }
+      const double results[8] = {trace.decision.bid_cpm, trace.decision.win_rate, trace.pctr, trace.curve.location,
+                                 trace.curve.shape,      trace.margins[0],       trace.margins[1], trace.margins[2]};
+      for (int o = 0; o < 8; ++o)
+        if (outputs[o].data()) outputs[o].data()[i] = results[o];
+    }
+  }
+  for (int r = 0; r < kReasons; ++r) scorer.counters.decisions[r] += counted.decisions[r];
+}
+
+int slot_below(nb::handle slot, int n) {
+  const int i = nb::cast<int>(slot);
+  if (i < 0 || i >= n) throw nb::index_error("a slot is one of the scorer's slots");
+  return i;
+}
+
+void init_line_item(LineItem* self, Scorer& scorer, nb::list categories, nb::list numbers, double value_per_click,
+                    double cap_cpm, double pacing_multiplier) {
+  new (self) LineItem();
+  self->model = scorer.model;
+  const Engine& engine = *scorer.model->engine;
+  self->row = RowBuffer(engine);
+  for (nb::handle pair : categories) {
+    const std::string_view text = nb::cast<std::string_view>(pair[1]);
+    engine.set_category(*self->row, slot_below(pair[0], engine.n_categories()), text.data(), text.size());
+  }
+  for (nb::handle pair : numbers) {
+    const double x = nb::cast<double>(pair[1]);
+    engine.set_numbers(*self->row, slot_below(pair[0], engine.n_numbers()), 1, &x);
+  }
+  self->value_per_click = value_per_click;
+  self->cap_cpm = cap_cpm;
+  self->pacing_multiplier = pacing_multiplier;
+}
+
+}  // namespace
+}  // namespace bidml
+
+NB_MODULE(_native, m) {
+  using namespace bidml;
+  nb::set_leak_warnings(false);
+  m.doc() = "The native runtime of bidml.score.";
+  bind_engine(m);
+
+  nb::class_<LineItem> line_item(m, "LineItem", nb::dynamic_attr());
+  line_item.def("__init__", &init_line_item)
+      .def_prop_ro("value_per_click", [](const LineItem& line) { return line.value_per_click; })
+      .def_prop_ro("cap_cpm", [](const LineItem& line) { return line.cap_cpm; })
+      .def_prop_rw(
+          "pacing_multiplier", [](const LineItem& line) { return line.pacing_multiplier.load(); },
+          [](LineItem& line, double x) {
+            if (!(x >= 0.0 && std::isfinite(x)))
+              throw nb::value_error("a pacing multiplier is a finite number of at least 0; 0 pauses the line item");
+            line.pacing_multiplier.store(x, std::memory_order_relaxed);
+          });
+  line_item_type = reinterpret_cast<PyTypeObject*>(line_item.ptr());
+
+  nb::class_<Scorer>(m, "NativeScorer", nb::type_slots(scorer_slots))
+      .def("__init__",
+           [](Scorer* self, nb::handle blueprint, std::vector<std::pair<std::string, double>> rates,
+              nb::handle strict_error, const std::string& isa) {
+             nb::dict slots;
+             auto model = model_of(blueprint, rates, isa, slots);
+             new (self) Scorer();
+             self->model = std::move(model);
+             self->slots = slots;
+             if (!strict_error.is_none()) self->invalid_request_error = nb::borrow(strict_error);
+           })
+      .def("_explain", &explain)
+      .def("_score_many", &score_many)
+      .def("_extract",
+           [](const Scorer& scorer, nb::dict request, nb::dict imp) { return extract(*scorer.model, request, imp); })
+      .def("_slots",
+           [](const Scorer& scorer) { return scorer.slots; })
+      .def("_counts",
+           [](const Scorer& scorer) {
+             nb::list out;
+             for (const uint64_t n : scorer.counters.decisions) out.append(n);
+             return out;
+           })
+      .def("_engine_info", [](const Scorer& scorer) {
+        const Engine& engine = *scorer.model->engine;
+        nb::list heads;
+        for (const HeadInfo& head : engine.info()) {
+          nb::dict row;
+          row["path"] = head.path;
+          row["why"] = head.why;
+          row["n_trees"] = head.n_trees;
+          row["n_columns"] = head.n_columns;
+          row["bytes"] = head.bytes;
+          heads.append(row);
+        }
+        nb::dict out;
+        out["isa"] = isa_name(engine.isa());
+        out["bytes"] = engine.bytes();
+        out["heads"] = heads;
+        return out;
+      });
+
+  nb::dict constants;
+  constants["MAX_ABS_WIN_LOGIT"] = kMaxAbsWinLogit;
+  constants["MIN_LOG_SLOPE"] = kMinLogSlope;
+  constants["MAX_LOG_SLOPE"] = kMaxLogSlope;
+  constants["HALLEY_STEPS"] = kHalleySteps;
+  constants["MAX_FEATURES"] = kMostNumbers;
+  constants["REASONS"] = kReasons;
+  m.attr("CONSTANTS") = constants;
+}

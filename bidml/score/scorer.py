@@ -1,0 +1,284 @@
+"""Load once, score many.
+
+`Scorer.load` is slow and strict: it verifies the file, lowers it to the native engine and replays the file's own rows.
+`bid`, `decide` and `best` are the hot path; they are inherited from the extension, one C call each.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bidml.blueprint import Blueprint
+from bidml.contract import (
+    CTR_OUTPUTS,
+    PRICE_INPUTS,
+    PRICE_OUTPUTS,
+    WIN_OUTPUTS,
+    AuctionType,
+    FeatureKind,
+    NoBidReason,
+)
+from bidml.errors import ArtifactError, ConfigError, DataError
+from bidml.score import _native
+from bidml.score.explanation import Explanation
+from bidml.score.raw import line_item_value
+from bidml.score.reader import Artifact, read_artifact
+from bidml.units import is_currency_code
+
+LineItem = _native.LineItem
+
+MARGIN_OUTPUTS = ("ctr_margin", "location_margin", "log_slope_margin")
+BATCH_OUTPUTS = PRICE_OUTPUTS + CTR_OUTPUTS + WIN_OUTPUTS + MARGIN_OUTPUTS
+
+
+class RequestError(DataError):
+    """With `strict=True`: a request that the hot path would have answered with a no-bid for its content."""
+
+    def __init__(self, reason: int) -> None:
+        self.reason = NoBidReason(reason)
+        super().__init__(
+            "a request follows OpenRTB 2.x",
+            value=self.reason.name.lower(),
+            remedy="look at scorer.explain(request, line), or load without strict",
+        )
+
+
+class Scorer(_native.NativeScorer):
+    """An artifact, ready to bid. Immutable and safe to share between threads; make it with `Scorer.load`."""
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        *,
+        rates: Mapping[str, float] | None = None,
+        strict: bool = False,
+        isa: str = "best",
+    ) -> None:
+        try:
+            super().__init__(artifact.blueprint, _checked_rates(rates), RequestError if strict else None, isa)
+        except ValueError as error:
+            raise ArtifactError(
+                "the native engine accepts an artifact's arrays", value=str(error), remedy="export the model again"
+            ) from None
+        self.artifact = artifact
+        self._feature_slots: dict[str, tuple[bool, int]] = self._slots()
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        rates: Mapping[str, float] | None = None,
+        strict: bool = False,
+        isa: str = "best",
+        self_check: bool = True,
+    ) -> Scorer:
+        """Read, verify and lower an artifact; replay its own rows.
+
+        `rates`: units of the artifact's currency per unit of another, for floors in that currency. `strict` makes the
+        hot path raise `RequestError` on malformed requests (tests, development). `isa` forces a kernel family
+        ("scalar", "avx2", "avx512"). Raises `ArtifactError` for any file that is not wholly what it should be.
+        """
+        scorer = cls(read_artifact(path), rates=rates, strict=strict, isa=isa)
+        if self_check:
+            scorer.check_itself()
+        return scorer
+
+    @property
+    def blueprint(self) -> Blueprint:
+        return self.artifact.blueprint
+
+    @property
+    def currency(self) -> str:
+        return self.blueprint.currency
+
+    def line_item(
+        self,
+        *,
+        value_per_click: float,
+        cap_cpm: float,
+        margin: float = 0.0,
+        pacing_multiplier: float = 1.0,
+        **fields: str | int | float,
+    ) -> LineItem:
+        """What we may bid for: money terms, and the fields the model reads as `line_item.<field>`, encoded once.
+
+        `value_per_click` and `cap_cpm` in the artifact's currency; `margin` in [0, 1) is kept off the value.
+        Fields that the model does not read are kept in `.fields`. `pacing_multiplier` may be set later at any time.
+        Raises `ConfigError` for a missing field or an impossible amount, `ArtifactError` when the file cannot price.
+        """
+        if self.blueprint.ctr is None or self.blueprint.win is None:
+            raise ArtifactError(
+                "an artifact that prices has a CTR model and a win curve",
+                value="ctr only" if self.blueprint.win is None else "win curve only",
+                remedy="use score_many for its outputs, or train both",
+            )
+        _check_amount("value_per_click", value_per_click, lowest=0.0)
+        _check_amount("cap_cpm", cap_cpm, lowest=math.ulp(0.0))
+        _check_amount("pacing_multiplier", pacing_multiplier, lowest=0.0)
+        _check_amount("margin", margin, lowest=0.0, below=1.0)
+        categories: list[tuple[int, str]] = []
+        numbers: list[tuple[int, float]] = []
+        for feature in self.blueprint.spec.features:
+            if not feature.source.startswith("line_item."):
+                continue
+            field = feature.source.removeprefix("line_item.")
+            if field not in fields:
+                raise ConfigError(
+                    f"a line item gives every field that the model reads; {field} is one",
+                    value=sorted(fields),
+                    remedy=f"pass {field}=...",
+                )
+            value = line_item_value(feature.kind, fields[field])
+            slot = self._feature_slots[feature.name][1]
+            if isinstance(value, str):
+                categories.append((slot, value))
+            else:
+                numbers.append((slot, value))
+        line = LineItem(
+            self, categories, numbers, value_per_click * (1.0 - margin), float(cap_cpm), float(pacing_multiplier)
+        )
+        line.fields = dict(fields)
+        return line
+
+    def explain(self, request: object, line: LineItem, imp: int = 0) -> Explanation:
+        """The same decision as `bid`, with every step. Allocates; not for the hot path."""
+        found = self._explain(request, line, imp)
+        categories, numbers = found.pop("raw", ((), ()))
+        features: dict[str, str | float] = {}
+        for feature in self.blueprint.spec.features:
+            if feature.source.startswith("line_item."):
+                features[feature.name] = line_item_value(
+                    feature.kind, line.fields.get(feature.source.removeprefix("line_item."))
+                )
+            elif categories or numbers:
+                is_category, slot = self._feature_slots[feature.name]
+                features[feature.name] = categories[slot] if is_category else numbers[slot]
+        at = found.pop("auction_type")
+        return Explanation(
+            **{**found, "reason": NoBidReason(found["reason"])},
+            auction_type=AuctionType(at) if at in (1, 2) else None,
+            features=features,
+            cap_cpm=line.cap_cpm,
+            currency=self.currency,
+        )
+
+    def bid_many(self, columns: Mapping[str, Any], *, out: Any) -> None:
+        """Bids for a batch, into the caller's buffer of doubles; the GIL is released. See `score_many`."""
+        self.score_many(columns, {"bid_cpm": out})
+
+    def score_many(self, columns: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
+        """Score a batch of raw features into the caller's buffers.
+
+        `columns`: every feature of the spec (category: a sequence of str; number: a buffer or a sequence of doubles,
+        NaN missing) and, for `bid_cpm` and `win_rate`, the price inputs (a number, or one per row).
+        `outputs`: name → writable contiguous buffer of one double per row; names of `BATCH_OUTPUTS`.
+        Raises `DataError` for a missing column, an unequal length or an unknown output.
+        """
+        unknown = sorted(set(outputs) - set(BATCH_OUTPUTS))
+        if unknown or not outputs:
+            raise DataError("an output is known", value=unknown, remedy=f"use {list(BATCH_OUTPUTS)}")
+        n_rows = len(memoryview(next(iter(outputs.values()))))
+        categories: list[Any] = [()] * sum(is_category for is_category, _ in self._feature_slots.values())
+        numbers: list[Any] = [None] * (len(self._feature_slots) - len(categories))
+        for feature in self.blueprint.spec.features:
+            column = _column(columns, feature.name)
+            if feature.kind is FeatureKind.CATEGORY:
+                _check_length(feature.name, column, n_rows)
+                categories[self._feature_slots[feature.name][1]] = column
+            else:
+                numbers[self._feature_slots[feature.name][1]] = _doubles(feature.name, column, n_rows)
+        pricing = any(name in outputs for name in PRICE_OUTPUTS)
+        if pricing and (self.blueprint.ctr is None or self.blueprint.win is None):
+            raise DataError(
+                "bids need an artifact with a CTR model and a win curve", value=sorted(outputs), remedy="ask for less"
+            )
+        prices = [_doubles(name, _column(columns, name), n_rows) if pricing else None for name in PRICE_INPUTS]
+        for name, buffer in outputs.items():
+            _check_length(name, memoryview(buffer), n_rows)
+        self._score_many(n_rows, categories, numbers, prices, [outputs.get(name) for name in BATCH_OUTPUTS])
+
+    def info(self) -> dict[str, Any]:
+        """What is loaded: identity, contract, provenance, and how each head runs ("path") and why not faster."""
+        heads = self._engine_info()
+        return {
+            "sha256": self.artifact.sha256,
+            "currency": self.currency,
+            "features": list(self.blueprint.spec.names),
+            "default_auction_type": int(self.blueprint.default_auction_type),
+            "provenance": dict(self.blueprint.provenance),
+            "metrics": dict(self.blueprint.metrics),
+            "engine": {
+                **heads,
+                "heads": dict(zip(("ctr", "location", "log_slope"), heads["heads"], strict=True)),
+            },
+        }
+
+    def counters(self) -> dict[str, int]:
+        """Decisions so far by `NoBidReason` name in lower case; "bid" counts the bids."""
+        return {reason.name.lower(): count for reason, count in zip(NoBidReason, self._counts(), strict=True)}
+
+    def check_itself(self) -> None:
+        """Replay the artifact's self-check rows; raises `ArtifactError` at the first difference."""
+        check = self.artifact.self_check
+        n_rows = check.n_rows
+        found = {name: array("d", bytes(8 * n_rows)) for name in check.expected}
+        self.score_many(check.columns, found)
+        for name, expected in check.expected.items():
+            tolerance = 1e-12
+            for row, (want, have) in enumerate(zip(expected, found[name], strict=True)):
+                scale = max(abs(want), 1.0) if name in MARGIN_OUTPUTS or name in WIN_OUTPUTS else abs(want)
+                if not (want == have or abs(want - have) <= tolerance * scale):
+                    raise ArtifactError(
+                        f"an artifact reproduces its own rows: {name}, row {row}, is {want!r}",
+                        value=have,
+                        remedy="the file or this build is damaged: do not bid with it, run bidml verify",
+                    )
+
+
+def _checked_rates(rates: Mapping[str, float] | None) -> list[tuple[str, float]]:
+    for code, rate in (rates or {}).items():
+        if not is_currency_code(code) or not (isinstance(rate, int | float) and 0.0 < rate < math.inf):
+            raise ConfigError(
+                "a rate is a positive number for a currency code", value=(code, rate), remedy='for example {"EUR": 1.08}'
+            )
+    return [(code, float(rate)) for code, rate in (rates or {}).items()]
+
+
+def _check_amount(name: str, amount: object, *, lowest: float, below: float = math.inf) -> None:
+    is_number = isinstance(amount, int | float) and not isinstance(amount, bool)
+    if not (is_number and lowest <= amount < below):  # type: ignore[operator]
+        bounds = f"at least {lowest:g}" if lowest != math.ulp(0.0) else "above 0"
+        raise ConfigError(f"{name} is a number {bounds} and below {below:g}", value=amount, remedy=f"correct {name}")
+
+
+def _column(columns: Mapping[str, Any], name: str) -> Any:
+    try:
+        return columns[name]
+    except KeyError:
+        raise DataError(
+            f"a batch has the column {name}", value=sorted(columns), remedy="add the column (NaN or '' where missing)"
+        ) from None
+
+
+def _check_length(name: str, column: Sequence[Any] | memoryview, n_rows: int) -> None:
+    if len(column) != n_rows:
+        raise DataError(f"{name} has one value per row: {n_rows}", value=len(column), remedy="align the columns")
+
+
+def _doubles(name: str, column: Any, n_rows: int) -> Any:
+    if isinstance(column, int | float):
+        return array("d", [column]) * n_rows
+    try:
+        view = memoryview(column)
+    except TypeError:
+        column = array("d", column)
+        view = memoryview(column)
+    _check_length(name, view, n_rows)
+    if view.format != "d" or not view.c_contiguous:
+        column = array("d", view.tolist())
+    return column
