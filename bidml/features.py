@@ -243,7 +243,7 @@ def _from_clock(log: pd.DataFrame, source: str) -> Doubles:
     if "utc_offset_minutes" in log.columns:
         offset = log["utc_offset_minutes"].astype("float64")
         local = local + pd.to_timedelta(offset.where(offset.abs() <= _MINUTES_PER_DAY, 0.0), unit="min")
-    part = local.dt.hour if source == "derived.hour_of_day" else local.dt.weekday
+    part = local.dt.hour if source == "derived.hour_of_day" else local.dt.day_of_week
     return np.asarray(part, dtype=np.float64)
 
 
