@@ -420,7 +420,8 @@ NB_MODULE(_native, m) {
              self->model = std::move(model);
              self->slots = slots;
              if (!strict_error.is_none()) self->invalid_request_error = nb::borrow(strict_error);
-           })
+           },
+           nb::arg("blueprint"), nb::arg("rates"), nb::arg("strict_error").none(), nb::arg("isa"))
       .def("_explain", &explain)
       .def("_score_many", &score_many)
       .def("_extract",
