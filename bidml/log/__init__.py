@@ -1,19 +1,30 @@
 """Auction logs: one table, checked, from iPinYou files, Parquet, CSV or OpenRTB events."""
 
+from bidml.log.inference import infer_spec
+from bidml.log.mapping import PriceUnit, TimeUnit, settled
 from bidml.log.quarantine import QuarantineReport, ReadingReport, reading_report
+from bidml.log.read import LogFormat, read_log
 from bidml.log.rules import RULES, price_loss
 from bidml.log.schema import COLUMNS, Need, markdown_table
+from bidml.log.tables import write_log
 from bidml.log.validate import ValidatedLog, validate
 
 __all__ = [
     "COLUMNS",
     "RULES",
+    "LogFormat",
     "Need",
+    "PriceUnit",
     "QuarantineReport",
     "ReadingReport",
+    "TimeUnit",
     "ValidatedLog",
+    "infer_spec",
     "markdown_table",
     "price_loss",
+    "read_log",
     "reading_report",
+    "settled",
     "validate",
+    "write_log",
 ]
