@@ -1,31 +1,61 @@
 #include "engine.h"
 
-#include <cstdlib>
 #include <cstring>
-#include <limits>
 #include <new>
-#include <stdexcept>
 
-#include "isa.h"
+#include "arena.h"
+#include "encoder.h"
+#include "forest.h"
 #include "reference.h"
 #include "validate.h"
 
 namespace bidml {
+namespace {
+
+std::byte* bytes_of(Row& row) { return reinterpret_cast<std::byte*>(&row); }
+const std::byte* bytes_of(const Row& row) { return reinterpret_cast<const std::byte*>(&row); }
+
+struct Head {
+  Forest forest;
+  double intercept, scale, divisor;
+  HeadInfo info;
+};
+
+// out = a ^ b ^ blank over n bytes, a multiple of 64.
+void combine(std::byte* out, const std::byte* a, const std::byte* b, const std::byte* blank, size_t n) noexcept {
+  for (size_t i = 0; i < n; i += 8) {
+    uint64_t x, y, z;
+    std::memcpy(&x, a + i, 8);
+    std::memcpy(&y, b + i, 8);
+    std::memcpy(&z, blank + i, 8);
+    x ^= y ^ z;
+    std::memcpy(out + i, &x, 8);
+  }
+}
+
+}  // namespace
 
 struct Engine::Impl {
-  std::vector<ReferenceHead> reference;
-  std::vector<HeadInfo> info;
-  int n_numbers = 0, n_categories = 0;
   Isa isa = Isa::scalar;
-  size_t row_bytes = 0;
-};
+  const Kernels* kernels = nullptr;
+  int n_numbers = 0, n_categories = 0;
+  Arena arena;
+  Encoder encoder;
+  std::vector<Head> heads;
+  std::vector<ReferenceHead> reference;
 
-namespace {
-struct FirstRow {
-  double numbers[kMaxFeatures];
-  std::string_view categories[kMaxFeatures];
+  // lanes, terms: of this head in a complete row
+  double margin(size_t head, const std::byte* lanes, const std::byte* terms) const noexcept {
+    const Head& h = heads[head];
+    double margin = h.forest.sum(*kernels, lanes) / h.divisor * h.scale + h.intercept;
+    for (uint32_t i = 0; i < encoder.place(head).n_terms; ++i) {
+      double term;
+      std::memcpy(&term, terms + i * sizeof term, sizeof term);
+      margin += term;
+    }
+    return margin;
+  }
 };
-}  // namespace
 
 Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Engine::~Engine() = default;
@@ -35,32 +65,41 @@ std::unique_ptr<const Engine> Engine::build(const std::vector<HeadView>& heads, 
   validate(heads, n_numbers, n_categories);
   auto impl = std::make_unique<Impl>();
   impl->isa = resolve_isa(wanted);
+  impl->kernels = &kernels_of(impl->isa);
   impl->n_numbers = n_numbers;
   impl->n_categories = n_categories;
-  impl->row_bytes = (sizeof(FirstRow) + 63) / 64 * 64;
-  for (const HeadView& head : heads) {
-    impl->reference.emplace_back(head);
-    impl->info.push_back({"double walk", "", head.trees.roots.size, head.columns.size(), 0});
+  std::vector<HeadLanes> lanes;
+  for (const HeadView& head : heads) lanes.push_back(lanes_of(head));
+  impl->encoder = Encoder(heads, lanes, n_numbers, n_categories, *impl->kernels, impl->arena);
+  for (size_t h = 0; h < heads.size(); ++h) {
+    const HeadView& view = heads[h];
+    const size_t before = impl->arena.used();
+    Forest forest(view, lanes[h], *impl->kernels, impl->arena);
+    HeadInfo info{std::string(isa_name(impl->isa)) + " " + forest.shape(), forest.why(), view.trees.roots.size,
+                  view.columns.size(), impl->arena.used() - before};
+    impl->heads.push_back({std::move(forest), view.intercept, view.scale, view.divisor, std::move(info)});
+    impl->reference.emplace_back(view);
   }
   return std::unique_ptr<const Engine>(new Engine(std::move(impl)));
 }
 
-size_t Engine::n_heads() const noexcept { return impl_->reference.size(); }
+size_t Engine::n_heads() const noexcept { return impl_->heads.size(); }
 int Engine::n_numbers() const noexcept { return impl_->n_numbers; }
 int Engine::n_categories() const noexcept { return impl_->n_categories; }
 Isa Engine::isa() const noexcept { return impl_->isa; }
-std::vector<HeadInfo> Engine::info() const { return impl_->info; }
-size_t Engine::bytes() const noexcept { return 0; }
-size_t Engine::row_bytes() const noexcept { return impl_->row_bytes; }
+size_t Engine::bytes() const noexcept { return impl_->arena.used(); }
+size_t Engine::row_bytes() const noexcept { return impl_->encoder.row_bytes(); }
 
-void Engine::clear(Row& row) const noexcept {
-  auto& r = reinterpret_cast<FirstRow&>(row);
-  for (double& x : r.numbers) x = std::numeric_limits<double>::quiet_NaN();
-  for (std::string_view& text : r.categories) text = {};
+std::vector<HeadInfo> Engine::info() const {
+  std::vector<HeadInfo> info;
+  for (const Head& head : impl_->heads) info.push_back(head.info);
+  return info;
 }
 
+void Engine::clear(Row& row) const noexcept { std::memcpy(bytes_of(row), impl_->encoder.blank(), row_bytes()); }
+
 void Engine::set_category(Row& row, int slot, const char* utf8, size_t size) const noexcept {
-  reinterpret_cast<FirstRow&>(row).categories[slot] = {utf8, size};
+  impl_->encoder.set_category(bytes_of(row), slot, size == 0 ? "" : utf8, size);
 }
 
 void Engine::set_categories(Row& row, int first, int count, const std::string_view* text) const noexcept {
@@ -68,27 +107,25 @@ void Engine::set_categories(Row& row, int first, int count, const std::string_vi
 }
 
 void Engine::set_numbers(Row& row, int first, int count, const double* values) const noexcept {
-  for (int i = 0; i < count; ++i) reinterpret_cast<FirstRow&>(row).numbers[first + i] = values[i];
+  impl_->encoder.set_numbers(bytes_of(row), first, count, values);
 }
 
 void Engine::merge(Row& out, const Row& request, const Row& line) const noexcept {
-  const auto &a = reinterpret_cast<const FirstRow&>(request), &b = reinterpret_cast<const FirstRow&>(line);
-  auto& to = reinterpret_cast<FirstRow&>(out);
-  for (size_t i = 0; i < kMaxFeatures; ++i) {
-    to.numbers[i] = a.numbers[i] == a.numbers[i] ? a.numbers[i] : b.numbers[i];
-    to.categories[i] = a.categories[i].empty() ? b.categories[i] : a.categories[i];
-  }
+  combine(bytes_of(out), bytes_of(request), bytes_of(line), impl_->encoder.blank(), row_bytes());
 }
 
 void Engine::margins(const Row& row, uint32_t head_mask, double* out) const noexcept {
-  const auto& r = reinterpret_cast<const FirstRow&>(row);
-  margins_reference(r.numbers, r.categories, head_mask, out);
+  for (size_t h = 0; h < n_heads(); ++h) {
+    if ((head_mask >> h & 1) == 0) continue;
+    const HeadPlace& place = impl_->encoder.place(h);
+    out[h] = impl_->margin(h, bytes_of(row) + place.lanes, bytes_of(row) + place.terms);
+  }
 }
 
 void Engine::margins(const Row& request, const Row& line, uint32_t head_mask, double* out) const noexcept {
-  FirstRow merged;
-  merge(reinterpret_cast<Row&>(merged), request, line);
-  margins(reinterpret_cast<Row&>(merged), head_mask, out);
+  ScratchRow merged(*this);
+  merge(*merged, request, line);
+  margins(*merged, head_mask, out);
 }
 
 void Engine::margins_reference(const double* numbers, const std::string_view* categories, uint32_t head_mask,

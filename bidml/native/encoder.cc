@@ -1,0 +1,132 @@
+#include "encoder.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "reference.h"
+
+namespace bidml {
+namespace {
+
+size_t up_to_64(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+// One use of a category slot: a lane of a head's trees, or a term.
+struct Use {
+  const LookupView* lookup;
+  const Lane* lane;  // null: a term
+  Rewrite rewrite;
+  bool is_byte;
+  uint32_t offset;  // in the row
+};
+
+// The union of the keys of some lookups, ascending.
+std::vector<std::string_view> all_keys(const std::vector<Use>& uses) {
+  std::vector<std::string_view> keys;
+  for (const Use& use : uses) {
+    if (keys.empty()) {
+      keys.assign(use.lookup->keys.begin(), use.lookup->keys.end());
+      continue;
+    }
+    std::vector<std::string_view> both;
+    std::set_union(keys.begin(), keys.end(), use.lookup->keys.begin(), use.lookup->keys.end(),
+                   std::back_inserter(both));
+    keys = std::move(both);
+  }
+  return keys;
+}
+
+void append(std::vector<std::byte>& payload, const Use& use, double value) {
+  const auto append_bytes = [&](const void* from, size_t size) {
+    const auto* bytes = static_cast<const std::byte*>(from);
+    payload.insert(payload.end(), bytes, bytes + size);
+  };
+  if (use.lane == nullptr) {
+    append_bytes(&value, sizeof value);
+    return;
+  }
+  const uint32_t rank = use.lane->value(rewritten(value, use.rewrite));
+  if (use.is_byte) {
+    payload.push_back(std::byte(rank));
+  } else {
+    append_bytes(&rank, sizeof rank);
+  }
+}
+
+CategorySlot build_category_slot(std::vector<Use> uses, const Kernels& kernels, Arena& arena) {
+  std::stable_sort(uses.begin(), uses.end(), [](const Use& a, const Use& b) {
+    const auto kind = [](const Use& use) { return use.lane == nullptr ? 2 : use.is_byte ? 0 : 1; };
+    return kind(a) < kind(b);
+  });
+  CategorySlot slot;
+  std::vector<uint32_t> pieces;
+  std::vector<std::byte> fallback, payloads;
+  for (const Use& use : uses) {
+    ++(use.lane == nullptr ? slot.n_terms : use.is_byte ? slot.n_bytes : slot.n_words);
+    pieces.push_back(use.offset);
+    append(fallback, use, use.lookup->default_value);
+  }
+  const std::vector<std::string_view> keys = all_keys(uses);
+  std::vector<size_t> next(uses.size());  // keys are visited in order: one cursor per lookup
+  for (const std::string_view key : keys) {
+    for (size_t u = 0; u < uses.size(); ++u) {
+      const LookupView& lookup = *uses[u].lookup;
+      const bool known = next[u] < lookup.keys.size && lookup.keys[next[u]] == key;
+      append(payloads, uses[u], known ? lookup.values[next[u]++] : lookup.default_value);
+    }
+  }
+  slot.pieces = arena.copy(pieces);
+  slot.table = build_string_table(keys, payloads, fallback, kernels.hash, arena);
+  return slot;
+}
+
+}  // namespace
+
+Encoder::Encoder(const std::vector<HeadView>& heads, const std::vector<HeadLanes>& lanes, int n_numbers,
+                 int n_categories, const Kernels& kernels, Arena& arena)
+    : find_(kernels.find), encode_numbers_(kernels.encode_numbers) {
+  std::vector<std::vector<Use>> uses(static_cast<size_t>(n_categories));
+  std::vector<std::vector<PlacedLane>> placed(static_cast<size_t>(n_numbers));
+  size_t end = 0;
+  for (size_t h = 0; h < heads.size(); ++h) {
+    HeadPlace& place = places_.emplace_back();
+    const bool bytes = lanes[h].bytes;
+    place.lanes = uint32_t(end);
+    place.lanes_bytes = uint32_t(up_to_64(lanes[h].lanes.size() * (bytes ? 1 : 4)));
+    for (size_t i = 0; i < lanes[h].lanes.size(); ++i) {
+      const Lane& lane = lanes[h].lanes[i];
+      const ColumnView& column = heads[h].columns[size_t(lane.column)];
+      const auto offset = uint32_t(end + i * (bytes ? 1 : 4));
+      if (column.is_category) {
+        uses[size_t(column.lookup.slot)].push_back({&column.lookup, &lane, column.rewrite, bytes, offset});
+      } else {
+        placed[size_t(column.slot)].push_back({&lane, column.rewrite, offset, bytes});
+      }
+    }
+    end += place.lanes_bytes;
+  }
+  for (size_t h = 0; h < heads.size(); ++h) {
+    places_[h].terms = uint32_t(end);
+    places_[h].n_terms = uint32_t(heads[h].terms.size());
+    for (const LookupView& term : heads[h].terms) {
+      uses[size_t(term.slot)].push_back({&term, nullptr, Rewrite::none, false, uint32_t(end)});
+      end += sizeof(double);
+    }
+  }
+  row_bytes_ = std::max<size_t>(up_to_64(end), 64);
+
+  std::vector<NumberSlot> numbers;
+  for (const std::vector<PlacedLane>& slot : placed) numbers.push_back(build_number_slot(slot, arena));
+  numbers_ = arena.copy(numbers);
+  std::vector<CategorySlot> categories;
+  for (const std::vector<Use>& slot : uses) categories.push_back(build_category_slot(slot, kernels, arena));
+  categories_ = arena.copy(categories);
+
+  auto* blank = static_cast<std::byte*>(arena.allocate(row_bytes_));
+  std::memset(blank, 0, row_bytes_);
+  const std::vector<double> missing(size_t(n_numbers), std::numeric_limits<double>::quiet_NaN());
+  set_numbers(blank, 0, n_numbers, missing.data());
+  for (int slot = 0; slot < n_categories; ++slot) set_category(blank, slot, "", 0);
+  blank_ = blank;
+}
+
+}  // namespace bidml

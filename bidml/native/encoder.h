@@ -1,0 +1,68 @@
+// Where everything lives in a row, and how raw features get there.
+//
+// A row is, from its start: per head its lanes (one byte each in a 64-byte line, or 32-bit words), then one double per
+// term. `blank` is the row whose every slot is missing. A category's payload, as the string tables hold it, is its byte
+// lanes, then its word lanes, then its terms; a slot's `pieces` say where each goes.
+//
+// Rows combine by exclusive or: a ^ b ^ blank takes each slot from the side that set it.
+#pragma once
+
+#include <vector>
+
+#include "kernels.h"
+#include "lanes.h"
+#include "numbers.h"
+#include "string_table.h"
+
+namespace bidml {
+
+struct CategorySlot {
+  StringTable table;
+  const uint32_t* pieces = nullptr;  // row offsets: (n_bytes + n_words + n_terms,)
+  uint32_t n_bytes = 0, n_words = 0, n_terms = 0;
+};
+
+struct HeadPlace {
+  uint32_t lanes = 0, lanes_bytes = 0;  // offset and size of its lanes
+  uint32_t terms = 0, n_terms = 0;      // offset of its first term, and how many
+};
+
+class Encoder {
+ public:
+  Encoder() = default;
+  // lanes: one per head.
+  Encoder(const std::vector<HeadView>& heads, const std::vector<HeadLanes>& lanes, int n_numbers, int n_categories,
+          const Kernels& kernels, Arena& arena);
+
+  const HeadPlace& place(size_t head) const { return places_[head]; }
+  size_t row_bytes() const noexcept { return row_bytes_; }
+  const std::byte* blank() const noexcept { return blank_; }
+
+  void set_category(std::byte* row, int slot, const char* text, size_t size) const noexcept {
+    const CategorySlot& s = categories_[slot];
+    write_payload(s, find_(s.table, text, size), row);
+  }
+  void set_numbers(std::byte* row, int first, int count, const double* values) const noexcept {
+    encode_numbers_(numbers_ + first, size_t(count), values, row);
+  }
+
+ private:
+  struct Builder;
+
+  static void write_payload(const CategorySlot& slot, const std::byte* payload, std::byte* row) noexcept {
+    const uint32_t* piece = slot.pieces;
+    for (uint32_t i = 0; i < slot.n_bytes; ++i) row[*piece++] = *payload++;
+    for (uint32_t i = 0; i < slot.n_words; ++i, payload += 4) std::memcpy(row + *piece++, payload, 4);
+    for (uint32_t i = 0; i < slot.n_terms; ++i, payload += 8) std::memcpy(row + *piece++, payload, 8);
+  }
+
+  std::vector<HeadPlace> places_;
+  const CategorySlot* categories_ = nullptr;  // (n_categories,)
+  const NumberSlot* numbers_ = nullptr;       // (n_numbers,)
+  const std::byte* blank_ = nullptr;          // (row_bytes,)
+  size_t row_bytes_ = 0;
+  decltype(Kernels::find) find_ = nullptr;
+  decltype(Kernels::encode_numbers) encode_numbers_ = nullptr;
+};
+
+}  // namespace bidml

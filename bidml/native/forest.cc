@@ -1,0 +1,359 @@
+#include "forest.h"
+
+#include <algorithm>
+#include <array>
+
+namespace bidml {
+namespace {
+
+constexpr uint32_t kShallow = 6, kShallowest = 3;
+constexpr int64_t kPadding = -1;
+constexpr uint32_t kLargestWalk = 60'000;  // nodes and leaves of a tree: distances are 16 bits
+
+// What the sorter needs to know of a tree.
+struct TreeSize {
+  uint32_t depth = 0;    // nodes on the longest path; 0 for a single leaf
+  uint32_t n_nodes = 0;  // internal
+};
+
+// The trees of a head with children by side, and one-leaf trees recognised.
+class TreeReader {
+ public:
+  TreeReader(const HeadView& head, const HeadLanes& lanes) : t_(head.trees), lanes_(lanes) {}
+
+  struct Side {
+    bool is_leaf;
+    int64_t at;
+  };
+  Side side(int64_t node, bool goes_true) const {
+    return goes_true ? Side{t_.true_is_leaf[node] != 0, t_.true_child[node]}
+                     : Side{t_.false_is_leaf[node] != 0, t_.false_child[node]};
+  }
+  Side root(size_t tree) const {
+    const int64_t node = t_.roots[tree];
+    const Side a = side(node, true), b = side(node, false);
+    return a.is_leaf && b.is_leaf && a.at == b.at ? a : Side{false, node};
+  }
+  double leaf(int64_t at) const { return t_.leaf[size_t(at)]; }
+  LaneNode node(int64_t at) const { return lanes_.nodes[size_t(at)]; }
+  size_t n_trees() const { return t_.roots.size; }
+
+  TreeSize size(size_t tree) const {
+    TreeSize size;
+    std::vector<std::pair<Side, uint32_t>> open{{root(tree), 0}};
+    while (!open.empty()) {
+      const auto [at, depth] = open.back();
+      open.pop_back();
+      size.depth = std::max(size.depth, depth);
+      if (at.is_leaf) continue;
+      ++size.n_nodes;
+      open.push_back({side(at.at, true), depth + 1});
+      open.push_back({side(at.at, false), depth + 1});
+    }
+    return size;
+  }
+
+ private:
+  const TreesView& t_;
+  const HeadLanes& lanes_;
+};
+
+using Order = std::vector<int64_t>;  // trees, or kPadding
+
+void pad(Order& order, size_t multiple) {
+  while (order.size() % multiple != 0) order.push_back(kPadding);
+}
+
+// ---- complete ----------------------------------------------------------------------------------------------------
+
+void fill_complete(const TreeReader& reader, TreeReader::Side at, uint32_t depth, uint32_t cell, uint32_t level,
+                   uint8_t* lanes, uint8_t* ranks, double* leaves) {
+  if (level == depth) {
+    leaves[cell - (1u << depth)] = reader.leaf(at.at);
+    return;
+  }
+  if (at.is_leaf) {  // nodes below never say false, so only the first leaf is reached
+    fill_complete(reader, at, depth, 2 * cell, level + 1, lanes, ranks, leaves);
+    return;
+  }
+  const LaneNode node = reader.node(at.at);
+  lanes[cell] = uint8_t(node.lane);
+  ranks[cell] = uint8_t(node.k);
+  fill_complete(reader, reader.side(at.at, true), depth, 2 * cell, level + 1, lanes, ranks, leaves);
+  fill_complete(reader, reader.side(at.at, false), depth, 2 * cell + 1, level + 1, lanes, ranks, leaves);
+}
+
+CompleteForest build_complete(const TreeReader& reader, const Order& order, uint32_t depth, Arena& arena) {
+  const size_t cells = size_t{1} << depth, trees_per_block = 64 / cells;
+  const size_t n_blocks = order.size() / trees_per_block;
+  std::vector<uint8_t> blocks(n_blocks * 128);
+  for (size_t b = 0; b < n_blocks; ++b) std::fill_n(blocks.begin() + int64_t(b * 128 + 64), 64, uint8_t{255});
+  std::vector<double> leaves(order.size() * cells);
+  for (size_t t = 0; t < order.size(); ++t) {
+    if (order[t] == kPadding) continue;
+    uint8_t* lanes = blocks.data() + t / trees_per_block * 128 + t % trees_per_block * cells;
+    fill_complete(reader, reader.root(size_t(order[t])), depth, 1, 0, lanes, lanes + 64, leaves.data() + t * cells);
+  }
+  return {arena.copy(blocks), arena.copy(leaves), uint32_t(n_blocks / 8), depth};
+}
+
+// ---- leaf-wise ---------------------------------------------------------------------------------------------------
+
+class LeafwiseBuilder {
+ public:
+  LeafwiseBuilder(const TreeReader& reader, size_t n_blocks)
+      : reader_(reader), blocks_(n_blocks * 192), true_leaf_(n_blocks), leaves_(n_blocks * 128), used_(n_blocks) {}
+
+  void add(int64_t tree, size_t block, uint32_t root) {
+    block_ = block;
+    next_ = root;
+    TreeReader::Side at{true, 0};
+    if (tree != kPadding) at = reader_.root(size_t(tree));
+    if (!at.is_leaf) {
+      node(at.at);
+      return;
+    }
+    // A single leaf: a node whose sides are the same value.
+    const double value = tree == kPadding ? 0.0 : reader_.leaf(at.at);
+    begin_node(LaneNode{0, 255});
+    true_side_leaf(root, value);
+    false_side_leaf(root, value);
+  }
+
+  LeafwiseForest finish(const std::vector<uint8_t>& steps, uint32_t trees_per_block, Arena& arena) const {
+    return {arena.copy(blocks_), arena.copy(true_leaf_), arena.copy(leaves_),
+            arena.copy(steps),   uint32_t(steps.size()), trees_per_block};
+  }
+
+ private:
+  uint8_t* field(uint32_t which) { return blocks_.data() + block_ * 192 + which * 64; }
+
+  uint32_t begin_node(LaneNode node) {
+    field(0)[next_] = uint8_t(node.lane);
+    field(1)[next_] = uint8_t(node.k);
+    return next_++;
+  }
+  void true_side_leaf(uint32_t node, double value) {
+    true_leaf_[block_] |= uint64_t{1} << node;
+    leaves_[block_ * 128 + node] = value;
+  }
+  void false_side_leaf(uint32_t node, double value) {
+    const uint32_t place = 64 + used_[block_]++;
+    field(2)[node] = uint8_t(place);
+    leaves_[block_ * 128 + place] = value;
+  }
+
+  void node(int64_t at) {
+    const uint32_t mine = begin_node(reader_.node(at));
+    const TreeReader::Side yes = reader_.side(at, true), no = reader_.side(at, false);
+    if (yes.is_leaf) {
+      true_side_leaf(mine, reader_.leaf(yes.at));
+    } else {
+      node(yes.at);
+    }
+    if (no.is_leaf) {
+      false_side_leaf(mine, reader_.leaf(no.at));
+    } else {
+      field(2)[mine] = uint8_t(0x80 | next_);
+      node(no.at);
+    }
+  }
+
+  const TreeReader& reader_;
+  std::vector<uint8_t> blocks_;
+  std::vector<uint64_t> true_leaf_;
+  std::vector<double> leaves_;
+  std::vector<uint32_t> used_;  // false-side leaves of each block
+  size_t block_ = 0;
+  uint32_t next_ = 0;
+};
+
+// order: chunk by chunk, part by part, block by block, so that tree t adds to accumulator t mod 8, its block.
+LeafwiseForest build_leafwise(const TreeReader& reader, const Order& order, const std::vector<TreeSize>& sizes,
+                              uint32_t trees_per_block, Arena& arena) {
+  const size_t chunk = 8 * trees_per_block;
+  LeafwiseBuilder builder(reader, order.size() / trees_per_block);
+  std::vector<uint8_t> steps;
+  for (size_t t = 0; t < order.size(); ++t) {
+    if (t % chunk == 0) steps.push_back(1);
+    const uint32_t part = uint32_t(t % chunk / 8);
+    builder.add(order[t], t / chunk * 8 + t % 8, part * (64 / trees_per_block));
+    if (order[t] == kPadding) continue;
+    const uint32_t depth = sizes[size_t(order[t])].depth;
+    steps.back() = std::max(steps.back(), uint8_t((depth + kLeafwiseStride - 1) / kLeafwiseStride));
+  }
+  return builder.finish(steps, trees_per_block, arena);
+}
+
+// ---- walks -------------------------------------------------------------------------------------------------------
+
+WalkForest build_walk(const TreeReader& reader, const Order& order, Arena& arena) {
+  constexpr uint32_t leaf_node = 255u << 8;
+  std::vector<uint32_t> nodes, roots;
+  std::vector<double> leaves;
+  for (int64_t tree : order) {
+    roots.push_back(uint32_t(nodes.size()));
+    nodes.push_back(leaf_node);
+    leaves.push_back(0.0);
+    if (tree == kPadding) continue;
+    std::vector<std::pair<TreeReader::Side, size_t>> open{{reader.root(size_t(tree)), nodes.size() - 1}};
+    for (size_t i = 0; i < open.size(); ++i) {  // breadth first: siblings are neighbours
+      const auto [at, place] = open[i];
+      if (at.is_leaf) {
+        leaves[place] = reader.leaf(at.at);
+        continue;
+      }
+      const LaneNode node = reader.node(at.at);
+      const size_t pair = nodes.size();
+      nodes[place] = node.lane | node.k << 8 | uint32_t(pair - place) << 16;
+      nodes.insert(nodes.end(), 2, leaf_node);
+      leaves.insert(leaves.end(), 2, 0.0);
+      open.push_back({reader.side(at.at, true), pair});
+      open.push_back({reader.side(at.at, false), pair + 1});
+    }
+  }
+  return {arena.copy(nodes), arena.copy(leaves), arena.copy(roots), uint32_t(roots.size())};
+}
+
+WideForest build_wide(const TreeReader& reader, const HeadLanes& lanes, Arena& arena) {
+  std::vector<WideNode> nodes;
+  std::vector<int32_t> roots;
+  std::vector<double> leaves;
+  std::vector<uint32_t> bit_sets, starts;
+  for (const std::vector<uint32_t>& bits : lanes.bit_sets) {
+    starts.push_back(uint32_t(bit_sets.size()));
+    bit_sets.insert(bit_sets.end(), bits.begin(), bits.end());
+  }
+  for (size_t tree = 0; tree < reader.n_trees(); ++tree) {
+    struct Open {
+      TreeReader::Side at;
+      int64_t parent;
+      bool goes_true;
+    };
+    std::vector<Open> open{{reader.root(tree), -1, false}};
+    while (!open.empty()) {
+      const Open now = open.back();
+      open.pop_back();
+      int32_t code;
+      if (now.at.is_leaf) {
+        code = ~int32_t(leaves.size());
+        leaves.push_back(reader.leaf(now.at.at));
+      } else {
+        code = int32_t(nodes.size());
+        const LaneNode node = reader.node(now.at.at);
+        const Lane& lane = lanes.lanes[node.lane];
+        const bool is_set = lane.kind == Lane::Kind::position;
+        nodes.push_back({node.lane, is_set ? starts[node.k] : node.k, {0, 0}, is_set ? lane.n_values : 0});
+        open.push_back({reader.side(now.at.at, false), code, false});
+        open.push_back({reader.side(now.at.at, true), code, true});
+      }
+      if (now.parent < 0) {
+        roots.push_back(code);
+      } else {
+        nodes[size_t(now.parent)].next[now.goes_true ? 0 : 1] = code;
+      }
+    }
+  }
+  return {arena.copy(nodes), arena.copy(bit_sets), arena.copy(leaves), arena.copy(roots), uint32_t(roots.size())};
+}
+
+// ---- sorting -----------------------------------------------------------------------------------------------------
+
+// Trees by the shape they run in.
+struct Shapes {
+  std::array<Order, kShallow + 1> complete;  // by depth
+  std::array<Order, 3> leafwise;             // 4, 2 and 1 trees per block
+  Order walk;
+};
+
+Shapes sorted_into_shapes(const std::vector<TreeSize>& sizes) {
+  Shapes shapes;
+  for (size_t t = 0; t < sizes.size(); ++t) {
+    const TreeSize& size = sizes[t];
+    const auto tree = int64_t(t);
+    if (size.depth <= kShallow) {
+      shapes.complete[std::max(size.depth, kShallowest)].push_back(tree);
+    } else if (size.n_nodes <= 64) {
+      shapes.leafwise[size.n_nodes <= 16 ? 0 : size.n_nodes <= 32 ? 1 : 2].push_back(tree);
+    } else {
+      shapes.walk.push_back(tree);
+    }
+  }
+  // What does not fill a group of its own runs with the next deeper trees.
+  for (uint32_t depth = kShallowest; depth < kShallow; ++depth) {
+    Order& mine = shapes.complete[depth];
+    const auto is_filled = [](const Order& order) { return !order.empty(); };
+    if (std::none_of(shapes.complete.begin() + depth + 1, shapes.complete.end(), is_filled)) break;
+    const size_t whole = mine.size() / (512u >> depth) * (512u >> depth);
+    Order& deeper = shapes.complete[depth + 1];
+    deeper.insert(deeper.begin(), mine.begin() + int64_t(whole), mine.end());
+    mine.resize(whole);
+  }
+  for (Order& order : shapes.leafwise) {
+    std::stable_sort(order.begin(), order.end(),
+                     [&](int64_t a, int64_t b) { return sizes[size_t(a)].depth < sizes[size_t(b)].depth; });
+  }
+  return shapes;
+}
+
+void append(std::string& text, const std::string& more) { text += (text.empty() ? "" : " + ") + more; }
+
+}  // namespace
+
+Forest::Forest(const HeadView& head, const HeadLanes& lanes, const Kernels& kernels, Arena& arena) {
+  const TreeReader reader(head, lanes);
+  std::vector<TreeSize> sizes;
+  uint32_t largest = 0;
+  for (size_t t = 0; t < reader.n_trees(); ++t) {
+    sizes.push_back(reader.size(t));
+    largest = std::max(largest, 2 * sizes.back().n_nodes + 1);
+  }
+  if (!lanes.bytes || largest > kLargestWalk) {
+    why_ = lanes.bytes ? "a tree of " + std::to_string(largest) + " nodes and leaves" : lanes.why_not_bytes;
+    shape_ = "wide walk";
+    wide_.push_back(build_wide(reader, lanes, arena));
+    return;
+  }
+  Shapes shapes = sorted_into_shapes(sizes);
+  for (uint32_t depth = kShallowest; depth <= kShallow; ++depth) {
+    Order& order = shapes.complete[depth];
+    if (order.empty()) continue;
+    pad(order, 512u >> depth);
+    complete_.push_back(build_complete(reader, order, depth, arena));
+    append(shape_, "complete depth " + std::to_string(depth));
+  }
+  for (size_t i = 0; i < shapes.leafwise.size(); ++i) {
+    Order& order = shapes.leafwise[i];
+    if (order.empty()) continue;
+    const uint32_t trees_per_block = 4u >> i;
+    pad(order, 8 * trees_per_block);
+    append(why_, std::to_string(order.size()) + " trees deeper than " + std::to_string(kShallow));
+    if (kernels.leafwise != nullptr) {
+      leafwise_.push_back(build_leafwise(reader, order, sizes, trees_per_block, arena));
+      append(shape_, "leafwise " + std::to_string(64 / trees_per_block));
+    } else {
+      walk_.push_back(build_walk(reader, order, arena));
+      append(shape_, "walk");
+    }
+  }
+  if (!shapes.walk.empty()) {
+    append(why_, std::to_string(shapes.walk.size()) + " trees of over 65 leaves");
+    pad(shapes.walk, 8);
+    walk_.push_back(build_walk(reader, shapes.walk, arena));
+    append(shape_, "walk");
+  }
+}
+
+double Forest::sum(const Kernels& kernels, const std::byte* ranks) const noexcept {
+  const auto* bytes = reinterpret_cast<const uint8_t*>(ranks);
+  double sum = 0.0;
+  for (const CompleteForest& forest : complete_) sum += kernels.complete(forest, bytes);
+  for (const LeafwiseForest& forest : leafwise_) sum += kernels.leafwise(forest, bytes);
+  for (const WalkForest& forest : walk_) sum += kernels.walk(forest, bytes);
+  for (const WideForest& forest : wide_) sum += wide_walk(forest, reinterpret_cast<const uint32_t*>(ranks));
+  return sum;
+}
+
+std::string Forest::shape() const { return shape_.empty() ? "no trees" : shape_; }
+
+}  // namespace bidml

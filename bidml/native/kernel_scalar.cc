@@ -1,0 +1,117 @@
+// The portable kernels: any machine, no intrinsics. Also the yardstick for the others.
+//
+// Trees are chased eight at a time, which hides most of the latency of one chase; the only branches are loop ends.
+#include "kernels.h"
+
+namespace bidml {
+namespace {
+
+const std::byte* find(const StringTable& table, const char* text, size_t size) noexcept {
+  const std::byte* cell = table.cell(portable_hash(text, size, table.seed));
+  const bool found = StringTable::size_of(cell) == size && std::memcmp(table.key_of(cell), text, size) == 0;
+  return found ? StringTable::payload_of(cell) : table.fallback;
+}
+
+uint32_t code_of(const NumberSlot& slot, double x) noexcept {
+  if (x != x) return slot.n_breaks + 1;
+  uint32_t low = 0, n = slot.n_breaks;
+  while (n > 1) {
+    const uint32_t half = n / 2;
+    low += slot.bottom[low + half - 1] < x ? half : 0;
+    n -= half;
+  }
+  return low + (n == 1 && slot.bottom[low] < x);
+}
+
+void encode_numbers(const NumberSlot* slots, size_t n, const double* values, std::byte* row) noexcept {
+  for (size_t i = 0; i < n; ++i) {
+    if (slots[i].n_levels != 0) write_lanes(slots[i], code_of(slots[i], values[i]), row);
+  }
+}
+
+template <uint32_t D>
+double complete(const CompleteForest& forest, const uint8_t* ranks) noexcept {
+  constexpr uint32_t cells = 1u << D, trees_per_block = 64 / cells, n_trees = 8 * trees_per_block;
+  double sums[8] = {};
+  const double* leaves = forest.leaves;
+  for (uint32_t g = 0; g < forest.n_groups; ++g) {
+    const uint8_t* group = forest.blocks + g * 1024;
+    for (uint32_t first = 0; first < n_trees; first += 8) {
+      uint32_t at[8];
+      for (uint32_t& cell : at) cell = 1;
+      for (uint32_t level = 0; level < D; ++level) {
+        for (uint32_t j = 0; j < 8; ++j) {
+          const uint32_t t = first + j;
+          const uint8_t* node = group + t / trees_per_block * 128 + t % trees_per_block * cells + at[j];
+          at[j] = 2 * at[j] + (ranks[node[0]] > node[64]);
+        }
+      }
+      for (uint32_t j = 0; j < 8; ++j) sums[j] += leaves[(first + j) * cells + at[j] - cells];
+    }
+    leaves += n_trees * cells;
+  }
+  return sum_of_8(sums);
+}
+
+double complete_any(const CompleteForest& forest, const uint8_t* ranks) noexcept {
+  switch (forest.depth) {
+    case 3:
+      return complete<3>(forest, ranks);
+    case 4:
+      return complete<4>(forest, ranks);
+    case 5:
+      return complete<5>(forest, ranks);
+    default:
+      return complete<6>(forest, ranks);
+  }
+}
+
+double walk(const WalkForest& forest, const uint8_t* ranks) noexcept {
+  double sums[8] = {};
+  for (uint32_t first = 0; first < forest.n_trees; first += 8) {
+    uint32_t at[8], distances;
+    for (uint32_t j = 0; j < 8; ++j) at[j] = forest.roots[first + j];
+    do {
+      distances = 0;
+      for (uint32_t j = 0; j < 8; ++j) {
+        const uint32_t node = forest.nodes[at[j]], distance = node >> 16;
+        at[j] += distance + (ranks[node & 255] > (node >> 8 & 255));
+        distances |= distance;
+      }
+    } while (distances != 0);
+    for (uint32_t j = 0; j < 8; ++j) sums[j] += forest.leaves[at[j]];
+  }
+  return sum_of_8(sums);
+}
+
+}  // namespace
+
+const Kernels kScalarKernels = {portable_hash, find, encode_numbers, complete_any, nullptr, walk};
+
+double wide_walk(const WideForest& forest, const uint32_t* ranks) noexcept {
+  double sums[8] = {};
+  for (uint32_t t = 0; t < forest.n_trees; ++t) {
+    int32_t at = forest.roots[t];
+    while (at >= 0) {
+      const WideNode& node = forest.nodes[at];
+      const uint32_t rank = ranks[node.lane];
+      const bool goes_true = node.n_values == 0       ? rank <= node.k
+                             : rank < node.n_values ? (forest.bit_sets[node.k + rank / 32] >> rank % 32 & 1) != 0
+                                                    : false;
+      at = node.next[goes_true ? 0 : 1];
+    }
+    sums[t % 8] += forest.leaves[~at];
+  }
+  return sum_of_8(sums);
+}
+
+const Kernels& kernels_of(Isa isa) {
+#if BIDML_X86
+  if (isa == Isa::avx512) return kAvx512Kernels;
+  if (isa == Isa::avx2) return kAvx2Kernels;
+#endif
+  (void)isa;
+  return kScalarKernels;
+}
+
+}  // namespace bidml

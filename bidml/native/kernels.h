@@ -1,0 +1,86 @@
+// What differs between instruction sets, as one table of functions over plain arrays.
+//
+// All sets compute the same thing to the last bit: integer decisions are exact, and every forest sums its leaves in one
+// fixed order (accumulator t mod 8 for tree t, then `sum_of_8`). The arrays are laid out for 64-byte registers; the
+// smaller sets read the same ones. No kernel checks an index: the builders (forest_*.cc) made all of them.
+#pragma once
+
+#include "isa.h"
+#include "numbers.h"
+#include "string_table.h"
+
+namespace bidml {
+
+// Trees of depth ≤ D as complete binary trees without pointers. Tree t has 2^D cells in heap order: cell 0 is unused,
+// cell 1 the root, 2i and 2i+1 the true and false side of i; below a leaf that comes early, nodes that never say false.
+// 64 cells form a block: 64 lane indices, then 64 ranks. A group is 8 blocks: 512 >> D trees; the last is padded with
+// trees of zeros.
+struct CompleteForest {
+  const uint8_t* blocks;  // (n_groups * 8, 2, 64)
+  const double* leaves;   // (n_groups * (512 >> D), 2^D)
+  uint32_t n_groups;
+  uint32_t depth;  // D, 3 to 6
+};
+
+// Trees of at most 64 / trees_per_block internal nodes, each in a part of a block of 64 nodes. Nodes are numbered in
+// preorder: the true side of node i is node i + 1, or leaf i where bit i of `true_leaf` is set; the false side is
+// `other[i]`: 0x80 | node, or 64 + a leaf. Each block has 128 places for leaves. Chunks of 8 blocks; padding is zeros.
+struct LeafwiseForest {
+  const uint8_t* blocks;      // (n_chunks * 8, 3, 64): lane, rank, other
+  const uint64_t* true_leaf;  // (n_chunks * 8,)
+  const double* leaves;       // (n_chunks * 8, 128)
+  const uint8_t* steps;       // (n_chunks,): how many strides of `kLeafwiseStride` nodes the deepest path has
+  uint32_t n_chunks;
+  uint32_t trees_per_block;  // 1, 2 or 4: roots at 0; 0, 32; 0, 16, 32, 48
+};
+constexpr uint32_t kLeafwiseStride = 8;
+
+// Trees of any shape over byte lanes: one word a node, true side first, then false. A leaf is a node that leads to
+// itself. The leaf's value is beside it.
+struct WalkForest {
+  const uint32_t* nodes;  // lane | rank << 8 | distance to the true side << 16
+  const double* leaves;   // (n_nodes,), of leaf nodes
+  const uint32_t* roots;  // (n_trees,)
+  uint32_t n_trees;       // a multiple of 8; the padding is trees of one leaf, zero
+};
+
+// The same over 32-bit lanes, any number of them, with membership.
+struct WideNode {
+  uint32_t lane;
+  uint32_t k;       // rank; or the start of a bit set
+  int32_t next[2];  // true, false side: a node, or ~leaf
+  uint32_t n_values;  // of the lane, where k is a bit set; else 0
+};
+struct WideForest {
+  const WideNode* nodes;
+  const uint32_t* bit_sets;
+  const double* leaves;
+  const int32_t* roots;  // (n_trees,): a node, or ~leaf
+  uint32_t n_trees;      // not padded
+};
+
+struct Kernels {
+  HashFunction hash;
+  // The payload of `text`.
+  const std::byte* (*find)(const StringTable& table, const char* text, size_t size) noexcept;
+  // Ranks of values[i] for slots[i] into the row.
+  void (*encode_numbers)(const NumberSlot* slots, size_t n, const double* values, std::byte* row) noexcept;
+  double (*complete)(const CompleteForest& forest, const uint8_t* ranks) noexcept;
+  double (*leafwise)(const LeafwiseForest& forest, const uint8_t* ranks) noexcept;  // null: walk instead
+  double (*walk)(const WalkForest& forest, const uint8_t* ranks) noexcept;
+};
+
+const Kernels& kernels_of(Isa isa);
+extern const Kernels kScalarKernels;
+#if BIDML_X86
+extern const Kernels kAvx2Kernels;
+extern const Kernels kAvx512Kernels;
+#endif
+
+double wide_walk(const WideForest& forest, const uint32_t* ranks) noexcept;
+
+inline double sum_of_8(const double* sums) noexcept {
+  return ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
+}
+
+}  // namespace bidml
