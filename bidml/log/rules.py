@@ -196,3 +196,12 @@ def _with_plain_flags(log: pd.DataFrame) -> pd.DataFrame:
     }
     has_null = any(log[name].isna().any() for name in flags)
     return log if has_null else log.astype(flags)
+
+
+def markdown_rules() -> str:
+    """The table of rules of `docs/auction_log.md`."""
+    lines = ["| rule | reads | only for | because |", "|---|---|---|---|"]
+    for rule in RULES:
+        reads = ", ".join(f"`{name}`" for name in rule.columns) or "every number"
+        lines.append(f"| `{rule.name}` | {reads} | {rule.need or ''} | {rule.why} |")
+    return "\n".join(lines)
