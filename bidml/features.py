@@ -24,6 +24,7 @@ UNMATCHABLE: Final = "\ufffd"
 """What the native extractor reports for text that no key can equal."""
 
 _LONGEST_TEXT: Final = 1024
+_LAST_BEGINS_BY: Final = 1028
 _MINUTES_PER_DAY: Final = 1440.0
 _LARGEST_EXACT_INTEGER: Final = 2.0**53
 _ROWS_AT_ONCE: Final = 1 << 21  # rows × trees walked together: the working set stays in the cache
@@ -179,6 +180,13 @@ def _raw_column(log: pd.DataFrame, feature: Feature) -> npt.NDArray[Any]:
 
 
 def _category(cells: pd.Series[Any], feature: Feature) -> npt.NDArray[Any]:
+    if cells.dtype == object and pd.api.types.infer_dtype(cells, skipna=True) != "string":
+        # cell by cell: a hash table takes True, 1 and 1.0 for one key
+        missing = cells.isna()
+        return np.array(
+            ["" if null else _text(cell, feature) for cell, null in zip(cells, missing, strict=True)],
+            dtype=object,
+        )
     codes, distinct = pd.factorize(cells, use_na_sentinel=True)
     texts = np.array([_text(cell, feature) for cell in distinct] + [""], dtype=object)  # code −1 is null
     found: npt.NDArray[Any] = texts[codes]
@@ -187,7 +195,7 @@ def _category(cells: pd.Series[Any], feature: Feature) -> npt.NDArray[Any]:
 
 def _text(cell: object, feature: Feature) -> str:
     if isinstance(cell, str):
-        return cell if len(cell) <= _LONGEST_TEXT and _is_utf8(cell) else UNMATCHABLE
+        return cell if _is_matchable(cell) else UNMATCHABLE
     if isinstance(cell, (bool, np.bool_)):
         return ""
     if isinstance(cell, (int, np.integer)) and -(2**63) <= int(cell) < 2**63:
@@ -203,12 +211,13 @@ def _text(cell: object, feature: Feature) -> str:
     )
 
 
-def _is_utf8(text: str) -> bool:
+def _is_matchable(text: str) -> bool:
+    """The native rule (extract.h): at most 1024 characters, all UTF-8, the last one begun by byte 1028."""
     try:
-        text.encode()
+        n_bytes = len(text.encode())
     except UnicodeEncodeError:
         return False
-    return True
+    return len(text) <= _LONGEST_TEXT and n_bytes - len(text[-1:].encode()) <= _LAST_BEGINS_BY
 
 
 def _number(cells: pd.Series[Any], feature: Feature) -> npt.NDArray[Any]:
@@ -217,13 +226,12 @@ def _number(cells: pd.Series[Any], feature: Feature) -> npt.NDArray[Any]:
     if pd.api.types.is_numeric_dtype(cells.dtype):
         numbers = cells.to_numpy(dtype=np.float64, na_value=np.nan)
     else:
-        distinct_codes, distinct = pd.factorize(cells.astype(object), use_na_sentinel=True)
-        by_code = np.array([_double(cell) for cell in distinct] + [np.nan])
-        numbers = by_code[distinct_codes]
-        if len(distinct) and np.isnan(by_code).all() and any(isinstance(cell, str) for cell in distinct):
+        numbers = np.array([_double(cell) for cell in cells], dtype=np.float64)
+        texts = [cell for cell in cells if isinstance(cell, str)] if np.isnan(numbers).all() else []
+        if texts:
             raise SpecError(
                 f"number {feature.name} holds numbers",
-                value=distinct[0],
+                value=texts[0],
                 remedy="declare it a category, or convert the column: text is never read as a number",
             )
     return np.where(np.isfinite(numbers), numbers, np.nan)
