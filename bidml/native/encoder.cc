@@ -79,11 +79,52 @@ CategorySlot build_category_slot(std::vector<Use> uses, const Kernels& kernels, 
   return slot;
 }
 
+// A lane of a number slot and where its value goes.
+struct PlacedLane {
+  const Lane* lane;
+  Rewrite rewrite;
+  uint32_t offset;
+  bool is_byte;
+};
+
+// The number slots and the tables of their lanes, slot by slot.
+struct NumberTables {
+  std::vector<NumberSlot> slots;
+  std::vector<NumberTarget> byte_targets, word_targets;
+  std::vector<uint32_t> byte_starts{0}, word_starts{0};
+  std::vector<uint8_t> byte_values;
+  std::vector<uint32_t> word_values;
+
+  void add(const std::vector<PlacedLane>& lanes, Arena& arena) {
+    std::vector<SlotLane> steps;
+    for (const PlacedLane& placed : lanes) steps.push_back({placed.lane, placed.rewrite});
+    const std::vector<double> points = breakpoints(steps);
+    const auto slot = uint32_t(slots.size());
+    slots.push_back(lanes.empty() ? NumberSlot{} : build_number_slot(points, arena));
+    for (const PlacedLane& placed : lanes) {
+      const auto value = [&](double x) { return placed.lane->value(rewritten(x, placed.rewrite)); };
+      std::vector<uint32_t> values;
+      for (double point : points) values.push_back(value(point));
+      values.push_back(value(std::numeric_limits<double>::infinity()));
+      values.push_back(placed.lane->missing);
+      if (placed.is_byte) {
+        byte_targets.push_back({slot, placed.offset, uint32_t(byte_values.size())});
+        byte_values.insert(byte_values.end(), values.begin(), values.end());
+      } else {
+        word_targets.push_back({slot, placed.offset, uint32_t(word_values.size())});
+        word_values.insert(word_values.end(), values.begin(), values.end());
+      }
+    }
+    byte_starts.push_back(uint32_t(byte_targets.size()));
+    word_starts.push_back(uint32_t(word_targets.size()));
+  }
+};
+
 }  // namespace
 
 Encoder::Encoder(const std::vector<HeadView>& heads, const std::vector<HeadLanes>& lanes, int n_numbers,
                  int n_categories, const Kernels& kernels, Arena& arena)
-    : find_(kernels.find), encode_numbers_(kernels.encode_numbers) {
+    : find_(kernels.find), find_codes_(kernels.find_codes) {
   std::vector<std::vector<Use>> uses(static_cast<size_t>(n_categories));
   std::vector<std::vector<PlacedLane>> placed(static_cast<size_t>(n_numbers));
   size_t end = 0;
@@ -114,9 +155,15 @@ Encoder::Encoder(const std::vector<HeadView>& heads, const std::vector<HeadLanes
   }
   row_bytes_ = std::max<size_t>(up_to_64(end), 64);
 
-  std::vector<NumberSlot> numbers;
-  for (const std::vector<PlacedLane>& slot : placed) numbers.push_back(build_number_slot(slot, arena));
-  numbers_ = arena.copy(numbers);
+  NumberTables tables;
+  for (const std::vector<PlacedLane>& slot : placed) tables.add(slot, arena);
+  numbers_ = arena.copy(tables.slots);
+  byte_targets_ = arena.copy(tables.byte_targets);
+  word_targets_ = arena.copy(tables.word_targets);
+  byte_starts_ = arena.copy(tables.byte_starts);
+  word_starts_ = arena.copy(tables.word_starts);
+  byte_values_ = arena.copy(tables.byte_values);
+  word_values_ = arena.copy(tables.word_values);
   std::vector<CategorySlot> categories;
   for (const std::vector<Use>& slot : uses) categories.push_back(build_category_slot(slot, kernels, arena));
   categories_ = arena.copy(categories);

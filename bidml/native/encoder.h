@@ -43,12 +43,19 @@ class Encoder {
     write_payload(s, find_(s.table, text, size), row);
   }
   void set_numbers(std::byte* row, int first, int count, const double* values) const noexcept {
-    encode_numbers_(numbers_ + first, size_t(count), values, row);
+    uint32_t codes[kMaxFeatures];
+    find_codes_(numbers_ + first, size_t(count), values, codes);
+    for (uint32_t i = byte_starts_[first]; i < byte_starts_[first + count]; ++i) {
+      const NumberTarget& target = byte_targets_[i];
+      row[target.offset] = std::byte{byte_values_[target.values + codes[int(target.slot) - first]]};
+    }
+    for (uint32_t i = word_starts_[first]; i < word_starts_[first + count]; ++i) {
+      const NumberTarget& target = word_targets_[i];
+      std::memcpy(row + target.offset, &word_values_[target.values + codes[int(target.slot) - first]], sizeof(uint32_t));
+    }
   }
 
  private:
-  struct Builder;
-
   static void write_payload(const CategorySlot& slot, const std::byte* payload, std::byte* row) noexcept {
     const uint32_t* piece = slot.pieces;
     for (uint32_t i = 0; i < slot.n_bytes; ++i) row[*piece++] = *payload++;
@@ -59,10 +66,15 @@ class Encoder {
   std::vector<HeadPlace> places_;
   const CategorySlot* categories_ = nullptr;  // (n_categories,)
   const NumberSlot* numbers_ = nullptr;       // (n_numbers,)
+  // The lanes of all number slots, by slot: those of slot s are starts[s] .. starts[s + 1].
+  const NumberTarget *byte_targets_ = nullptr, *word_targets_ = nullptr;
+  const uint32_t *byte_starts_ = nullptr, *word_starts_ = nullptr;  // (n_numbers + 1,)
+  const uint8_t* byte_values_ = nullptr;
+  const uint32_t* word_values_ = nullptr;
   const std::byte* blank_ = nullptr;          // (row_bytes,)
   size_t row_bytes_ = 0;
   decltype(Kernels::find) find_ = nullptr;
-  decltype(Kernels::encode_numbers) encode_numbers_ = nullptr;
+  decltype(Kernels::find_codes) find_codes_ = nullptr;
 };
 
 }  // namespace bidml

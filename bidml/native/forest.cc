@@ -83,7 +83,8 @@ void fill_complete(const TreeReader& reader, TreeReader::Side at, uint32_t depth
   fill_complete(reader, reader.side(at.at, false), depth, 2 * cell + 1, level + 1, lanes, ranks, leaves);
 }
 
-CompleteForest build_complete(const TreeReader& reader, const Order& order, uint32_t depth, Arena& arena) {
+CompleteForest build_complete(const TreeReader& reader, const Order& order, uint32_t depth, uint32_t n_lanes,
+                              Arena& arena) {
   const size_t cells = size_t{1} << depth, trees_per_block = 64 / cells;
   const size_t n_blocks = order.size() / trees_per_block;
   std::vector<uint8_t> blocks(n_blocks * 128);
@@ -94,7 +95,7 @@ CompleteForest build_complete(const TreeReader& reader, const Order& order, uint
     uint8_t* lanes = blocks.data() + t / trees_per_block * 128 + t % trees_per_block * cells;
     fill_complete(reader, reader.root(size_t(order[t])), depth, 1, 0, lanes, lanes + 64, leaves.data() + t * cells);
   }
-  return {arena.copy(blocks), arena.copy(leaves), uint32_t(n_blocks / 8), depth};
+  return {arena.copy(blocks), arena.copy(leaves), uint32_t(n_blocks / 8), depth, n_lanes};
 }
 
 // ---- leaf-wise ---------------------------------------------------------------------------------------------------
@@ -120,9 +121,10 @@ class LeafwiseBuilder {
     false_side_leaf(root, value);
   }
 
-  LeafwiseForest finish(const std::vector<uint8_t>& steps, uint32_t trees_per_block, Arena& arena) const {
-    return {arena.copy(blocks_), arena.copy(true_leaf_), arena.copy(leaves_),
-            arena.copy(steps),   uint32_t(steps.size()), trees_per_block};
+  LeafwiseForest finish(const std::vector<uint8_t>& steps, uint32_t trees_per_block, uint32_t n_lanes,
+                        Arena& arena) const {
+    return {arena.copy(blocks_), arena.copy(true_leaf_), arena.copy(leaves_), arena.copy(steps),
+            uint32_t(steps.size()), trees_per_block, n_lanes};
   }
 
  private:
@@ -170,7 +172,7 @@ class LeafwiseBuilder {
 
 // order: chunk by chunk, part by part, block by block, so that tree t adds to accumulator t mod 8, its block.
 LeafwiseForest build_leafwise(const TreeReader& reader, const Order& order, const std::vector<TreeSize>& sizes,
-                              uint32_t trees_per_block, Arena& arena) {
+                              uint32_t trees_per_block, uint32_t n_lanes, Arena& arena) {
   const size_t chunk = 8 * trees_per_block;
   LeafwiseBuilder builder(reader, order.size() / trees_per_block);
   std::vector<uint8_t> steps;
@@ -182,7 +184,7 @@ LeafwiseForest build_leafwise(const TreeReader& reader, const Order& order, cons
     const uint32_t depth = sizes[size_t(order[t])].depth;
     steps.back() = std::max(steps.back(), uint8_t((depth + kLeafwiseStride - 1) / kLeafwiseStride));
   }
-  return builder.finish(steps, trees_per_block, arena);
+  return builder.finish(steps, trees_per_block, n_lanes, arena);
 }
 
 // ---- walks -------------------------------------------------------------------------------------------------------
@@ -314,12 +316,13 @@ Forest::Forest(const HeadView& head, const HeadLanes& lanes, const Kernels& kern
     wide_.push_back(build_wide(reader, lanes, arena));
     return;
   }
+  const uint32_t n_lanes = lanes.lanes.size() <= 64 ? 64 : 128;
   Shapes shapes = sorted_into_shapes(sizes);
   for (uint32_t depth = kShallowest; depth <= kShallow; ++depth) {
     Order& order = shapes.complete[depth];
     if (order.empty()) continue;
     pad(order, 512u >> depth);
-    complete_.push_back(build_complete(reader, order, depth, arena));
+    complete_.push_back(build_complete(reader, order, depth, n_lanes, arena));
     append(shape_, "complete depth " + std::to_string(depth));
   }
   for (size_t i = 0; i < shapes.leafwise.size(); ++i) {
@@ -329,7 +332,7 @@ Forest::Forest(const HeadView& head, const HeadLanes& lanes, const Kernels& kern
     pad(order, 8 * trees_per_block);
     append(why_, std::to_string(order.size()) + " trees deeper than " + std::to_string(kShallow));
     if (kernels.leafwise != nullptr) {
-      leafwise_.push_back(build_leafwise(reader, order, sizes, trees_per_block, arena));
+      leafwise_.push_back(build_leafwise(reader, order, sizes, trees_per_block, n_lanes, arena));
       append(shape_, "leafwise " + std::to_string(64 / trees_per_block));
     } else {
       walk_.push_back(build_walk(reader, order, arena));

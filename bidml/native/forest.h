@@ -2,7 +2,7 @@
 // changes.
 //
 // Shallow trees (depth ≤ 6) become complete ones; trees of up to 64 internal nodes go leaf-wise into blocks; the rest
-// is walked. A head whose lanes do not fit 64 bytes is walked over 32-bit lanes. A set without a kernel for a shape
+// is walked. A head whose lanes do not fit 128 bytes is walked over 32-bit lanes. A set without a kernel for a shape
 // walks the same trees in the same order, so the sum is the same to the last bit.
 #pragma once
 

@@ -1,4 +1,4 @@
 #include "kernels.h"
 #if BIDML_X86
-namespace bidml { const Kernels kAvx2Kernels = kScalarKernels; const Kernels kAvx512Kernels = kScalarKernels; }
+namespace bidml { const Kernels kAvx2Kernels = kScalarKernels; }
 #endif

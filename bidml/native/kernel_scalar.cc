@@ -23,10 +23,8 @@ uint32_t code_of(const NumberSlot& slot, double x) noexcept {
   return low + (n == 1 && slot.bottom[low] < x);
 }
 
-void encode_numbers(const NumberSlot* slots, size_t n, const double* values, std::byte* row) noexcept {
-  for (size_t i = 0; i < n; ++i) {
-    if (slots[i].n_levels != 0) write_lanes(slots[i], code_of(slots[i], values[i]), row);
-  }
+void find_codes(const NumberSlot* slots, size_t n, const double* values, uint32_t* codes) noexcept {
+  for (size_t i = 0; i < n; ++i) codes[i] = code_of(slots[i], values[i]);
 }
 
 template <uint32_t D>
@@ -86,7 +84,7 @@ double walk(const WalkForest& forest, const uint8_t* ranks) noexcept {
 
 }  // namespace
 
-const Kernels kScalarKernels = {portable_hash, find, encode_numbers, complete_any, nullptr, walk};
+const Kernels kScalarKernels = {portable_hash, find, find_codes, complete_any, nullptr, walk};
 
 double wide_walk(const WideForest& forest, const uint32_t* ranks) noexcept {
   double sums[8] = {};

@@ -19,7 +19,8 @@ struct CompleteForest {
   const uint8_t* blocks;  // (n_groups * 8, 2, 64)
   const double* leaves;   // (n_groups * (512 >> D), 2^D)
   uint32_t n_groups;
-  uint32_t depth;  // D, 3 to 6
+  uint32_t depth;   // D, 3 to 6
+  uint32_t n_lanes;  // 64 or 128
 };
 
 // Trees of at most 64 / trees_per_block internal nodes, each in a part of a block of 64 nodes. Nodes are numbered in
@@ -32,6 +33,7 @@ struct LeafwiseForest {
   const uint8_t* steps;       // (n_chunks,): how many strides of `kLeafwiseStride` nodes the deepest path has
   uint32_t n_chunks;
   uint32_t trees_per_block;  // 1, 2 or 4: roots at 0; 0, 32; 0, 16, 32, 48
+  uint32_t n_lanes;          // 64 or 128
 };
 constexpr uint32_t kLeafwiseStride = 8;
 
@@ -63,8 +65,9 @@ struct Kernels {
   HashFunction hash;
   // The payload of `text`.
   const std::byte* (*find)(const StringTable& table, const char* text, size_t size) noexcept;
-  // Ranks of values[i] for slots[i] into the row.
-  void (*encode_numbers)(const NumberSlot* slots, size_t n, const double* values, std::byte* row) noexcept;
+  // codes[i] of values[i] for slots[i]; of slots without a lane, anything.
+  void (*find_codes)(const NumberSlot* slots, size_t n, const double* values, uint32_t* codes) noexcept;
+  // ranks: 64 lanes, or 128 where the forest says so
   double (*complete)(const CompleteForest& forest, const uint8_t* ranks) noexcept;
   double (*leafwise)(const LeafwiseForest& forest, const uint8_t* ranks) noexcept;  // null: walk instead
   double (*walk)(const WalkForest& forest, const uint8_t* ranks) noexcept;

@@ -5,7 +5,7 @@
 // step gets, so they cost nothing afterwards:
 //   NaN     gets the least k whose node sends NaN to the true side. Columns whose nodes disagree in a way that no single
 //           k expresses become two lanes, one for each side.
-//   x ∈ S   is a lane of its own with rank 0 inside S, else 1, while a row has room for 64 lanes of one byte;
+//   x ∈ S   is a lane of its own with rank 0 inside S, else 1, while a head has room for 128 lanes of one byte;
 //           otherwise the lane is the position of x among all members of the column's sets and the node holds a bit set.
 //
 // Build time only.
@@ -44,7 +44,7 @@ struct HeadLanes {
   std::string why_not_bytes;
 };
 
-constexpr size_t kByteLanes = 64;
+constexpr size_t kByteLanes = 128;
 
 HeadLanes lanes_of(const HeadView& head);
 

@@ -1,13 +1,16 @@
-"""Tree ensembles for the engine's tests and benchmarks: from a LightGBM booster, or at random to set traps."""
+"""Tree ensembles for tests and benchmarks of the engine: from a LightGBM booster, or random."""
 
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from bidml.blueprint import LIGHTGBM_ZERO, NodeMode, Rewrite, Trees
+from bidml.blueprint import LIGHTGBM_ZERO, Head, NodeMode, Trees
 
 
 class TreesBuilder:
@@ -78,7 +81,7 @@ def _add(builder: TreesBuilder, split: dict[str, Any]) -> int:
         node = builder.member(split["split_feature"], members, missing_true=False)
     else:
         threshold = split["threshold"]
-        missing_true = split["default_left"] if split["missing_type"] == "NaN" else 0.0 <= threshold
+        missing_true = split["default_left"] if split["missing_type"] == "NaN" else threshold >= 0.0
         node = builder.node(split["split_feature"], threshold, missing_true=missing_true)
     for side, name in ((True, "left_child"), (False, "right_child")):
         child = split[name]
@@ -87,3 +90,63 @@ def _add(builder: TreesBuilder, split: dict[str, Any]) -> int:
         else:
             builder.link(node, side, builder.leaf(child["leaf_value"]), is_leaf=True)
     return node
+
+
+@dataclass
+class RandomShape:
+    """What a random ensemble looks like. `values`: the pool that thresholds, members and lookups are drawn from."""
+
+    n_trees: int
+    max_depth: int
+    leaf_chance: float  # of a child to be a leaf before max_depth
+    n_columns: int
+    values: NDArray[np.float64]
+    member_chance: float = 0.0
+    missing_chance: float = 0.5  # of a node to send NaN to the true side; "by sign" as LightGBM does where it is None
+    missing_by_sign: bool = False
+
+
+def random_trees(shape: RandomShape, rng: np.random.Generator) -> Trees:
+    """A random ensemble; about one tree in ten is a single leaf, deep ones are chains where leaf_chance is high."""
+    builder = TreesBuilder()
+    for _ in range(shape.n_trees):
+        if rng.random() < 0.1 or shape.max_depth == 0:
+            builder.stump_of_one_leaf(rng.normal())
+        else:
+            builder.root(_grow(builder, shape, rng, 1))
+    return builder.trees
+
+
+def _grow(builder: TreesBuilder, shape: RandomShape, rng: np.random.Generator, depth: int) -> int:
+    column = int(rng.integers(shape.n_columns))
+    if rng.random() < shape.member_chance:
+        members = rng.choice(shape.values, size=int(rng.integers(0, 5))).tolist()
+        node = builder.member(column, members, missing_true=bool(rng.random() < shape.missing_chance))
+    else:
+        threshold = float(rng.choice(shape.values))
+        missing_true = threshold >= 0.0 if shape.missing_by_sign else bool(rng.random() < shape.missing_chance)
+        node = builder.node(column, threshold, missing_true=missing_true)
+    for side in (True, False):
+        if depth >= shape.max_depth or rng.random() < shape.leaf_chance:
+            builder.link(node, side, builder.leaf(rng.normal()), is_leaf=True)
+        else:
+            builder.link(node, side, _grow(builder, shape, rng, depth + 1), is_leaf=False)
+    return node
+
+
+def trap_numbers(heads: Sequence[Head], n_rows: int, n_numbers: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """(n_rows, n_numbers) raw numbers of which most lie on a threshold or member, or one ulp beside it."""
+    points = [
+        point
+        for head in heads
+        if head.trees is not None
+        for point in (*head.trees.threshold, *head.trees.membership)
+    ]
+    special = [0.0, -0.0, 1e-35, -1e-35, LIGHTGBM_ZERO, -LIGHTGBM_ZERO, 5e-324, -5e-324, 1.7e308, -1.7e308]
+    special += [float("inf"), float("-inf"), float("nan"), 0.999, -0.999]
+    pool = np.unique(np.array(points + special))
+    pool = np.concatenate([pool, np.nextafter(pool, np.inf), np.nextafter(pool, -np.inf), pool + 0.5, [np.nan] * 8])
+    rows = rng.choice(pool, size=(n_rows, n_numbers))
+    smooth = rng.random(rows.shape) < 0.3
+    rows[smooth] = rng.normal(size=int(smooth.sum())) * 3
+    return rows

@@ -1,0 +1,296 @@
+// AVX-512 (F, BW, VL, DQ, VBMI, with VAES): Intel Ice Lake and later servers, AMD Zen 4 and later.
+//
+// All lanes of a head sit in one register (two beyond 64). `vpermb` fetches the lanes of 64 nodes, `vpcmpub` decides 64
+// nodes, and evaluating every node of a tree costs less than one mispredicted branch. What remains is to find the leaf:
+//   complete trees   the decisions of a tree are a word of bits, walked by i = 2i | bit i, all trees side by side;
+//   leaf-wise trees  decisions select each node's successor, and three in-register doublings of the successor map
+//                    (next = next[next]) stride 8 nodes, so that a chase of depth / 8 byte loads ends it.
+//
+// No STL in this file: a template instantiated here could be chosen by the linker for machines without AVX-512.
+#include "kernels.h"
+
+#if BIDML_X86
+
+#include <immintrin.h>
+
+// GCC 12 takes the undefined register that its own intrinsics pass on for a mistake of ours (GCC bug 105593).
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+
+namespace bidml {
+namespace {
+
+#define BIDML_INLINE static inline __attribute__((always_inline)) BIDML_AVX512
+
+// ---- text --------------------------------------------------------------------------------------------------------
+
+// One load of up to 64 bytes: bytes beyond the mask are neither read nor faulted on.
+BIDML_INLINE __m512i load_text(const char* text, size_t size) {
+  return _mm512_maskz_loadu_epi8(_bzhi_u64(~uint64_t{0}, unsigned(size)), text);
+}
+
+BIDML_INLINE uint64_t finish_hash(__m512i state) {
+  const __m256i half = _mm256_aesenc_epi128(_mm512_castsi512_si256(state), _mm512_extracti64x4_epi64(state, 1));
+  const __m128i quarter = _mm_aesenc_si128(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+  const __m128i mixed = _mm_aesenc_si128(quarter, quarter);
+  return uint64_t(_mm_cvtsi128_si64(mixed));
+}
+
+BIDML_INLINE __m512i hash_key(size_t size, uint64_t seed) {
+  const __m512i odd = _mm512_set_epi64(0x1B873593CC9E2D51, 0x38B34AE5A1E38B93, 0x85EBCA6BC2B2AE35, 0x27D4EB2F165667C5,
+                                       0x61C8864680B583EB, 0x2545F4914F6CDD1D, 0x369DEA0F31A53F85, 0x106689D45497FDB5);
+  return _mm512_xor_si512(odd, _mm512_set1_epi64(int64_t((uint64_t(size) + seed * 0x9E3779B97F4A7C15) * 0xD6E8FEB86659FD93)));
+}
+
+BIDML_INLINE uint64_t hash_short(__m512i text, size_t size, uint64_t seed) {
+  const __m512i key = hash_key(size, seed);
+  return finish_hash(_mm512_aesenc_epi128(_mm512_xor_si512(text, key), key));
+}
+
+BIDML_AVX512 uint64_t hash_long(const char* text, size_t size, uint64_t seed) {
+  const __m512i key = hash_key(size, seed);
+  __m512i state = key;
+  for (; size > 64; size -= 64, text += 64) {
+    state = _mm512_aesenc_epi128(_mm512_xor_si512(state, _mm512_loadu_si512(text)), key);
+  }
+  return finish_hash(_mm512_aesenc_epi128(_mm512_xor_si512(state, load_text(text, size)), key));
+}
+
+BIDML_AVX512 uint64_t hash(const char* text, size_t size, uint64_t seed) {
+  return size <= 64 ? hash_short(load_text(text, size), size, seed) : hash_long(text, size, seed);
+}
+
+BIDML_AVX512 const std::byte* find(const StringTable& table, const char* text, size_t size) noexcept {
+  if (__builtin_expect(size > 64, 0)) {
+    const std::byte* cell = table.cell(hash_long(text, size, table.seed));
+    const bool found = StringTable::size_of(cell) == size && std::memcmp(table.key_of(cell), text, size) == 0;
+    return found ? StringTable::payload_of(cell) : table.fallback;
+  }
+  const __m512i bytes = load_text(text, size);
+  const std::byte* cell = table.cell(hash_short(bytes, size, table.seed));
+  // A stored key may end before `size` bytes, then other bytes of the arena are compared: the sizes differ anyway.
+  const __mmask64 differs =
+      _mm512_mask_cmpneq_epi8_mask(_bzhi_u64(~uint64_t{0}, unsigned(size)), bytes, _mm512_loadu_si512(table.key_of(cell)));
+  const bool found = (uint64_t(differs) | (StringTable::size_of(cell) ^ size)) == 0;
+  return found ? StringTable::payload_of(cell) : table.fallback;
+}
+
+// ---- numbers -----------------------------------------------------------------------------------------------------
+
+// How many of 16 sorted breakpoints are below x.
+BIDML_INLINE uint32_t count_below(const double* block, __m512d x) {
+  const __mmask8 low = _mm512_cmp_pd_mask(x, _mm512_load_pd(block), _CMP_GT_OQ);
+  const __mmask8 high = _mm512_cmp_pd_mask(x, _mm512_load_pd(block + 8), _CMP_GT_OQ);
+  return uint32_t(_mm_popcnt_u32(_mm512_kunpackb(high, low)));
+}
+
+BIDML_AVX512 void find_codes(const NumberSlot* slots, size_t n, const double* values, uint32_t* codes) noexcept {
+  for (size_t i = 0; i < n; ++i) {
+    const NumberSlot& slot = slots[i];
+    const __m512d x = _mm512_set1_pd(values[i]);
+    uint32_t block = 0;
+    if (slot.n_levels >= 2) {
+      if (__builtin_expect(slot.n_levels == 4, 0)) {
+        block = bisected_block(slot, values[i]);
+      } else {
+        if (slot.n_levels == 3) block = count_below(slot.top, x);
+        block = block * 16 + count_below(slot.middle + block * 16, x);
+      }
+    } else if (slot.n_levels == 0) {
+      continue;
+    }
+    const uint32_t code = block * 16 + count_below(slot.bottom + block * 16, x);
+    codes[i] = values[i] == values[i] ? code : slot.n_breaks + 1;
+  }
+}
+
+// ---- trees -------------------------------------------------------------------------------------------------------
+
+// The lanes of a head in registers.
+template <bool wide>
+struct Lanes {
+  __m512i low, high;
+};
+
+template <bool wide>
+BIDML_INLINE Lanes<wide> load_lanes(const uint8_t* ranks) {
+  return {_mm512_load_si512(ranks), wide ? _mm512_load_si512(ranks + 64) : _mm512_setzero_si512()};
+}
+
+// Bit i: node i says false.
+template <bool wide>
+BIDML_INLINE __mmask64 decide(const Lanes<wide>& lanes, const uint8_t* block) {
+  const __m512i at = _mm512_load_si512(block);
+  const __m512i rank =
+      wide ? _mm512_permutex2var_epi8(lanes.low, at, lanes.high) : _mm512_permutexvar_epi8(at, lanes.low);
+  return _mm512_cmpgt_epu8_mask(rank, _mm512_load_si512(block + 64));
+}
+
+BIDML_INLINE double sum_of_lanes(__m512d sums) {
+  alignas(64) double each[8];
+  _mm512_store_pd(each, sums);
+  return sum_of_8(each);
+}
+
+// One step of the walk through each tree's word of decisions, in the word size of depth D.
+template <uint32_t D>
+BIDML_INLINE __m512i descend(__m512i bits, __m512i at) {
+  // at = 2 at | (bits >> at & 1)
+  constexpr int double_or_bit = 0xF8;  // a | (b & c)
+  const __m512i twice = D == 6   ? _mm512_add_epi64(at, at)
+                        : D == 5 ? _mm512_add_epi32(at, at)
+                                 : _mm512_add_epi16(at, at);
+  const __m512i shifted = D == 6   ? _mm512_srlv_epi64(bits, at)
+                          : D == 5 ? _mm512_srlv_epi32(bits, at)
+                                   : _mm512_srlv_epi16(bits, at);
+  const __m512i one = D == 6   ? _mm512_set1_epi64(1)
+                      : D == 5 ? _mm512_set1_epi32(1)
+                               : _mm512_set1_epi16(1);
+  return _mm512_ternarylogic_epi64(twice, shifted, one, double_or_bit);
+}
+
+constexpr uint32_t kGroupsAtOnce = 32;
+
+template <uint32_t D, bool wide>
+BIDML_AVX512 double complete(const CompleteForest& forest, const uint8_t* ranks) noexcept {
+  constexpr uint32_t n_trees = 512u >> D, cells = 1u << D;
+  const Lanes<wide> lanes = load_lanes<wide>(ranks);
+  alignas(64) double sums[8] = {};
+  alignas(64) uint64_t bits[kGroupsAtOnce * 8];
+  alignas(64) uint16_t at16[kGroupsAtOnce * 64];
+  const uint8_t* block = forest.blocks;
+  const double* leaves = forest.leaves;
+  double s0 = 0, s1 = 0, s2 = 0, s3 = 0, s4 = 0, s5 = 0, s6 = 0, s7 = 0;
+  for (uint32_t first = 0; first < forest.n_groups; first += kGroupsAtOnce) {
+    const uint32_t left = forest.n_groups - first, n = left < kGroupsAtOnce ? left : kGroupsAtOnce;
+    for (uint32_t i = 0; i < n * 8; ++i, block += 128) bits[i] = decide<wide>(lanes, block);
+    for (uint32_t g = 0; g < n; ++g) {
+      const __m512i word = _mm512_load_si512(bits + g * 8);
+      if constexpr (D == 6) {
+        __m512i at = _mm512_set1_epi64(1);
+        for (uint32_t level = 0; level < D; ++level) at = descend<D>(word, at);
+        _mm_store_si128(reinterpret_cast<__m128i*>(at16 + g * n_trees), _mm512_cvtepi64_epi16(at));
+      } else if constexpr (D == 5) {
+        __m512i at = _mm512_set1_epi32(1);
+        for (uint32_t level = 0; level < D; ++level) at = descend<D>(word, at);
+        _mm256_store_si256(reinterpret_cast<__m256i*>(at16 + g * n_trees), _mm512_cvtepi32_epi16(at));
+      } else if constexpr (D == 4) {
+        __m512i at = _mm512_set1_epi16(1);
+        for (uint32_t level = 0; level < D; ++level) at = descend<D>(word, at);
+        _mm512_store_si512(at16 + g * n_trees, at);
+      } else {
+        for (uint32_t half = 0; half < 2; ++half) {
+          const __m256i bytes = half ? _mm512_extracti64x4_epi64(word, 1) : _mm512_castsi512_si256(word);
+          const __m512i words = _mm512_cvtepu8_epi16(bytes);
+          __m512i at = _mm512_set1_epi16(1);
+          for (uint32_t level = 0; level < D; ++level) at = descend<D>(words, at);
+          _mm512_store_si512(at16 + g * n_trees + half * 32, at);
+        }
+      }
+    }
+    for (uint32_t t = 0; t < n * n_trees; t += 8) {
+      const uint16_t* at = at16 + t;
+      s0 += leaves[at[0] - cells];
+      s1 += leaves[at[1] + 0 * cells];
+      s2 += leaves[at[2] + 1 * cells];
+      s3 += leaves[at[3] + 2 * cells];
+      s4 += leaves[at[4] + 3 * cells];
+      s5 += leaves[at[5] + 4 * cells];
+      s6 += leaves[at[6] + 5 * cells];
+      s7 += leaves[at[7] + 6 * cells];
+      leaves += 8 * cells;
+    }
+  }
+  sums[0] = s0, sums[1] = s1, sums[2] = s2, sums[3] = s3, sums[4] = s4, sums[5] = s5, sums[6] = s6, sums[7] = s7;
+  return sum_of_8(sums);
+}
+
+template <bool wide>
+BIDML_AVX512 double complete_lanes(const CompleteForest& forest, const uint8_t* ranks) noexcept {
+  switch (forest.depth) {
+    case 3:
+      return complete<3, wide>(forest, ranks);
+    case 4:
+      return complete<4, wide>(forest, ranks);
+    case 5:
+      return complete<5, wide>(forest, ranks);
+    default:
+      return complete<6, wide>(forest, ranks);
+  }
+}
+
+BIDML_AVX512 double complete_any(const CompleteForest& forest, const uint8_t* ranks) noexcept {
+  return forest.n_lanes <= 64 ? complete_lanes<false>(forest, ranks) : complete_lanes<true>(forest, ranks);
+}
+
+// A chunk of 8 blocks. Each has a slot of 192 bytes: 128 leaf codes that lead to themselves, then the 64 successors.
+template <bool wide, uint32_t parts>
+BIDML_AVX512 double leafwise(const LeafwiseForest& forest, const uint8_t* ranks) noexcept {
+  const Lanes<wide> lanes = load_lanes<wide>(ranks);
+  alignas(64) uint8_t slots[8][192];
+  const __m512i identity = _mm512_set_epi8(
+      63, 62, 61, 60, 59, 58, 57, 56, 55, 54, 53, 52, 51, 50, 49, 48, 47, 46, 45, 44, 43, 42, 41, 40, 39, 38, 37, 36, 35,
+      34, 33, 32, 31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4,
+      3, 2, 1, 0);
+  for (auto& slot : slots) {
+    _mm512_store_si512(slot, identity);
+    _mm512_store_si512(slot + 64, _mm512_or_si512(identity, _mm512_set1_epi8(64)));
+  }
+  const __m512i following = _mm512_add_epi8(identity, _mm512_set1_epi8(char(0x81)));  // 0x80 | i + 1
+  double s[8] = {};
+  const uint8_t* block = forest.blocks;
+  const double* leaves = forest.leaves;
+  const uint64_t* true_leaf = forest.true_leaf;
+  for (uint32_t chunk = 0; chunk < forest.n_chunks; ++chunk) {
+#pragma GCC unroll 8
+    for (uint32_t b = 0; b < 8; ++b) {
+      const __mmask64 says_false = decide<wide>(lanes, block + b * 192);
+      __m512i next = _mm512_mask_mov_epi8(following, _cvtu64_mask64(true_leaf[b]), identity);
+      next = _mm512_mask_mov_epi8(next, says_false, _mm512_load_si512(block + b * 192 + 128));
+      for (uint32_t stride = 1; stride < kLeafwiseStride; stride *= 2) {
+        next = _mm512_mask_permutexvar_epi8(next, _mm512_movepi8_mask(next), next, next);
+      }
+      _mm512_store_si512(slots[b] + 128, next);
+    }
+    const uint32_t steps = forest.steps[chunk];
+    for (uint32_t part = 0; part < parts; ++part) {
+      uint32_t at[8];
+      for (uint32_t& code : at) code = 128 + part * (64 / parts);
+      for (uint32_t step = 0; step < steps; ++step) {
+#pragma GCC unroll 8
+        for (uint32_t b = 0; b < 8; ++b) at[b] = slots[b][at[b]];
+      }
+#pragma GCC unroll 8
+      for (uint32_t b = 0; b < 8; ++b) s[b] += leaves[b * 128 + at[b]];
+    }
+    block += 8 * 192;
+    leaves += 8 * 128;
+    true_leaf += 8;
+  }
+  return sum_of_8(s);
+}
+
+template <bool wide>
+BIDML_AVX512 double leafwise_lanes(const LeafwiseForest& forest, const uint8_t* ranks) noexcept {
+  switch (forest.trees_per_block) {
+    case 1:
+      return leafwise<wide, 1>(forest, ranks);
+    case 2:
+      return leafwise<wide, 2>(forest, ranks);
+    default:
+      return leafwise<wide, 4>(forest, ranks);
+  }
+}
+
+BIDML_AVX512 double leafwise_any(const LeafwiseForest& forest, const uint8_t* ranks) noexcept {
+  return forest.n_lanes <= 64 ? leafwise_lanes<false>(forest, ranks) : leafwise_lanes<true>(forest, ranks);
+}
+
+double walk(const WalkForest& forest, const uint8_t* ranks) noexcept { return kScalarKernels.walk(forest, ranks); }
+
+}  // namespace
+
+const Kernels kAvx512Kernels = {hash, find, find_codes, complete_any, leafwise_any, walk};
+
+}  // namespace bidml
+
+#endif
