@@ -8,7 +8,7 @@ import pandas as pd
 
 from bidml.contract import Feature, FeatureKind, FeatureSpec
 from bidml.errors import SpecError
-from bidml.log.schema import is_feature_column
+from bidml.log.schema import check_feature_names, is_feature_column
 
 
 def infer_spec(
@@ -18,11 +18,13 @@ def infer_spec(
 
     A bidder that serves such a model puts the values there in its request. A mapping declares kinds;
     otherwise a column of floats is a number, and text and integers are categories, because most are ids and
-    codes. Raises `SpecError` for a column the log does not have, or a name that no feature can have.
+    codes. Raises `SpecError` for a column the log does not have, an outcome, or a name that no feature can
+    have.
     """
     if columns is None:
         columns = [name for name in log.columns if is_feature_column(name)]
     kinds = dict(columns) if isinstance(columns, Mapping) else dict.fromkeys(columns)
+    check_feature_names(kinds)
     features = []
     for name, kind in kinds.items():
         if name not in log.columns:

@@ -16,6 +16,7 @@ from bidml.log.ipinyou import read_ipinyou
 from bidml.log.mapping import PriceUnit, TableMapping, TimeUnit, mapped, price_unit_of, time_unit_of
 from bidml.log.openrtb_events import read_openrtb_events
 from bidml.log.quarantine import ReadingReport
+from bidml.log.schema import check_feature_names
 from bidml.log.tables import read_csv, read_parquet
 
 
@@ -48,9 +49,12 @@ def read_log(
     lines are left out and counted: `reading_report(log)`.
 
     Raises `DataError` for a file that is missing, damaged or of another format, and for a mapping that does
-    not fit; `ConfigError` for an option this format does not have.
+    not fit; `SpecError` for a spec with an outcome among its features; `ConfigError` for an option this
+    format does not have.
     """
     kind = _format(format)
+    if spec is not None:
+        check_feature_names(spec.names)
     files = files_of(path)
     if kind in (LogFormat.IPINYOU, LogFormat.OPENRTB):
         _refuse(kind, columns=columns or None, numbers=numbers or None)

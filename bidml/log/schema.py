@@ -8,14 +8,17 @@ click log has `clicked` and features, a log of won impressions has no losses. Wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 import pyarrow as pa
 
+from bidml.errors import SpecError
+
 TRUTH_PREFIX: Final = "true_"
+_KNOWN_BEFORE_THE_BID: Final = ("exchange", "line_item_id", "utc_offset_minutes")
 
 
 class ColumnType(StrEnum):
@@ -126,6 +129,17 @@ NEEDED_COLUMNS: Final[Mapping[Need, tuple[str, ...]]] = {
 def is_feature_column(name: str) -> bool:
     """True for a column that is neither part of the log nor truth."""
     return name not in COLUMN and not name.startswith(TRUTH_PREFIX)
+
+
+def check_feature_names(names: Iterable[str]) -> None:
+    """Raises `SpecError` for a feature that is an outcome, a price or truth: known only after the bid."""
+    leaks = [name for name in names if not is_feature_column(name) and name not in _KNOWN_BEFORE_THE_BID]
+    if leaks:
+        raise SpecError(
+            "a feature is known before the bid; the log's own columns are not",
+            value=leaks,
+            remedy="rename the feature or drop it",
+        )
 
 
 def markdown_table() -> str:

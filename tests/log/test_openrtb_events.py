@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bidml.contract import Feature, FeatureKind, FeatureSpec
-from bidml.errors import ConfigError, DataError
+from bidml.errors import ConfigError, DataError, SpecError
 from bidml.log import read_log, reading_report, validate
 
 NOON = 1_772_366_400_000  # 2026-03-01T12:00:00Z, a Sunday
@@ -117,7 +117,8 @@ BAD_LINES: dict[str, list[dict[str, Any] | str]] = {
                         bid(imp_id="9")],
     "floor_cpm_is_not_a_number": [bid(floor_cpm="0.5")],
     "price_cpm_is_not_a_number": [event("win", price_cpm="1.5")],
-    "loss_reason_is_not_a_number": [event("loss", loss_reason="outbid")],
+    "loss_reason_is_not_an_integer": [event("loss", loss_reason=x) for x in ("outbid", 2.5, True, 10**99)],
+    "auction_type_is_not_an_integer": [bid(auction_type=1.5)],
     "currency_is_not_text": [bid(currency=840)],
     "exchange_is_not_text": [bid(exchange="\udfff")],
     "floor_in_another_currency": [bid(currency="EUR")],
@@ -177,6 +178,13 @@ def test_currency_and_auction_type_are_never_guessed(tmp_path: Path) -> None:
     assert set(log["auction_type"]) == {2}
 
 
+def test_odd_numbers_in_a_request_do_no_harm(tmp_path: Path) -> None:
+    """A huge bid is a number for the rules to judge; a fractional auction type in a request is none."""
+    odd = {**REQUEST, "at": 1.5, "device": {"geo": {"utcoffset": 1e300}}}
+    log = read(tmp_path, [bid("a", request=odd, bid_cpm=10**300, line_item={"id": 7})], auction_type=2)
+    assert log[["auction_type", "bid_cpm", "line_item_id"]].iloc[0].tolist() == [2, 1e300, "7"]
+
+
 SPEC = FeatureSpec(
     (
         Feature("country", FeatureKind.CATEGORY, "device.geo.country"),
@@ -198,6 +206,15 @@ def test_features_come_from_the_auctioned_impression_at_the_time_of_the_bid(tmp_
     log = read(tmp_path, events, spec=SPEC)
     assert log[list(SPEC.names)].iloc[0].tolist() == ["DEU", "320x50", 0.5, "320x50", 13.0, 6.0]
     assert log[list(SPEC.names)].iloc[1].tolist() == ["DEU", "", 0.7, "", 13.0, 5.0]
+
+
+def test_a_spec_cannot_read_the_outcome(tmp_path: Path) -> None:
+    """A feature called clicked would overwrite the label; a time below imp could not be found."""
+    leak = FeatureSpec((Feature("clicked", FeatureKind.NUMBER, "ext.clicked"),))
+    with pytest.raises(SpecError, match="known before the bid"):
+        read(tmp_path, [bid()], spec=leak)
+    with pytest.raises(SpecError, match="not below its impressions"):
+        read(tmp_path, [bid()], spec=FeatureSpec(SPEC.features, "imp.ext.time"))
 
 
 def test_captured_requests_are_all_read(tmp_path: Path, shared_data: Path) -> None:

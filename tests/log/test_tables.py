@@ -268,5 +268,7 @@ def test_an_inferred_spec_reads_floats_as_numbers() -> None:
     assert infer_spec(log, {"depth": "number"}).numbers() == (
         Feature("depth", FeatureKind.NUMBER, "ext.log.depth"),
     )
+    with pytest.raises(SpecError, match="known before the bid"):
+        infer_spec(log, ["city", "clicked"])
     with pytest.raises(SpecError, match="a column of the log"):
         infer_spec(log, ["town"])
