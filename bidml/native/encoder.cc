@@ -90,8 +90,8 @@ struct PlacedLane {
 // The number slots and the tables of their lanes, slot by slot.
 struct NumberTables {
   std::vector<NumberSlot> slots;
-  std::vector<NumberTarget> byte_targets, word_targets;
-  std::vector<uint32_t> byte_starts{0}, word_starts{0};
+  std::vector<NumberTarget> direct_targets, byte_targets, word_targets;
+  std::vector<uint32_t> direct_starts{0}, byte_starts{0}, word_starts{0};
   std::vector<uint8_t> byte_values;
   std::vector<uint32_t> word_values;
 
@@ -99,7 +99,7 @@ struct NumberTables {
     std::vector<SlotLane> steps;
     for (const PlacedLane& placed : lanes) steps.push_back({placed.lane, placed.rewrite});
     const std::vector<double> points = breakpoints(steps);
-    const auto slot = uint32_t(slots.size());
+    const auto slot = uint16_t(slots.size());
     slots.push_back(lanes.empty() ? NumberSlot{} : build_number_slot(points, arena));
     for (const PlacedLane& placed : lanes) {
       const auto value = [&](double x) { return placed.lane->value(rewritten(x, placed.rewrite)); };
@@ -107,14 +107,19 @@ struct NumberTables {
       for (double point : points) values.push_back(value(point));
       values.push_back(value(std::numeric_limits<double>::infinity()));
       values.push_back(placed.lane->missing);
-      if (placed.is_byte) {
-        byte_targets.push_back({slot, placed.offset, uint32_t(byte_values.size())});
+      bool is_direct = placed.is_byte;
+      for (size_t code = 0; code <= points.size(); ++code) is_direct = is_direct && values[code] == code;
+      if (is_direct) {
+        direct_targets.push_back({slot, uint16_t(points.size() + 1), placed.offset, placed.lane->missing});
+      } else if (placed.is_byte) {
+        byte_targets.push_back({slot, 0, placed.offset, uint32_t(byte_values.size())});
         byte_values.insert(byte_values.end(), values.begin(), values.end());
       } else {
-        word_targets.push_back({slot, placed.offset, uint32_t(word_values.size())});
+        word_targets.push_back({slot, 0, placed.offset, uint32_t(word_values.size())});
         word_values.insert(word_values.end(), values.begin(), values.end());
       }
     }
+    direct_starts.push_back(uint32_t(direct_targets.size()));
     byte_starts.push_back(uint32_t(byte_targets.size()));
     word_starts.push_back(uint32_t(word_targets.size()));
   }
@@ -158,8 +163,13 @@ Encoder::Encoder(const std::vector<HeadView>& heads, const std::vector<HeadLanes
   NumberTables tables;
   for (const std::vector<PlacedLane>& slot : placed) tables.add(slot, arena);
   numbers_ = arena.copy(tables.slots);
+  std::vector<uint32_t> missing_codes;
+  for (const NumberSlot& slot : tables.slots) missing_codes.push_back(slot.n_breaks + 1);
+  missing_codes_ = arena.copy(missing_codes);
+  direct_targets_ = arena.copy(tables.direct_targets);
   byte_targets_ = arena.copy(tables.byte_targets);
   word_targets_ = arena.copy(tables.word_targets);
+  direct_starts_ = arena.copy(tables.direct_starts);
   byte_starts_ = arena.copy(tables.byte_starts);
   word_starts_ = arena.copy(tables.word_starts);
   byte_values_ = arena.copy(tables.byte_values);

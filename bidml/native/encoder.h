@@ -43,8 +43,13 @@ class Encoder {
     write_payload(s, find_(s.table, text, size), row);
   }
   void set_numbers(std::byte* row, int first, int count, const double* values) const noexcept {
-    uint32_t codes[kMaxFeatures];
-    find_codes_(numbers_ + first, size_t(count), values, codes);
+    uint32_t codes[kMaxFeatures + 8];
+    find_codes_(numbers_ + first, missing_codes_ + first, size_t(count), values, codes);
+    for (uint32_t i = direct_starts_[first]; i < direct_starts_[first + count]; ++i) {
+      const NumberTarget& target = direct_targets_[i];
+      const uint32_t code = codes[int(target.slot) - first];
+      row[target.offset] = std::byte(code == target.missing_code ? target.values : code);
+    }
     for (uint32_t i = byte_starts_[first]; i < byte_starts_[first + count]; ++i) {
       const NumberTarget& target = byte_targets_[i];
       row[target.offset] = std::byte{byte_values_[target.values + codes[int(target.slot) - first]]};
@@ -66,9 +71,10 @@ class Encoder {
   std::vector<HeadPlace> places_;
   const CategorySlot* categories_ = nullptr;  // (n_categories,)
   const NumberSlot* numbers_ = nullptr;       // (n_numbers,)
+  const uint32_t* missing_codes_ = nullptr;   // (n_numbers,)
   // The lanes of all number slots, by slot: those of slot s are starts[s] .. starts[s + 1].
-  const NumberTarget *byte_targets_ = nullptr, *word_targets_ = nullptr;
-  const uint32_t *byte_starts_ = nullptr, *word_starts_ = nullptr;  // (n_numbers + 1,)
+  const NumberTarget *direct_targets_ = nullptr, *byte_targets_ = nullptr, *word_targets_ = nullptr;
+  const uint32_t *direct_starts_ = nullptr, *byte_starts_ = nullptr, *word_starts_ = nullptr;  // (n_numbers + 1,)
   const uint8_t* byte_values_ = nullptr;
   const uint32_t* word_values_ = nullptr;
   const std::byte* blank_ = nullptr;          // (row_bytes,)

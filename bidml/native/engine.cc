@@ -21,17 +21,10 @@ struct Head {
   HeadInfo info;
 };
 
-// out = a ^ b ^ blank over n bytes, a multiple of 64.
-void combine(std::byte* out, const std::byte* a, const std::byte* b, const std::byte* blank, size_t n) noexcept {
-  for (size_t i = 0; i < n; i += 8) {
-    uint64_t x, y, z;
-    std::memcpy(&x, a + i, 8);
-    std::memcpy(&y, b + i, 8);
-    std::memcpy(&z, blank + i, 8);
-    x ^= y ^ z;
-    std::memcpy(out + i, &x, 8);
-  }
-}
+// Rows up to this are combined as a whole, longer ones head by head.
+constexpr size_t kShortRow = 2048;
+// The widest head: three 32-bit lanes for each column, and its terms.
+constexpr size_t kLongestHead = kMaxColumns * 3 * sizeof(uint32_t), kLongestTerms = kMaxColumns * sizeof(double);
 
 }  // namespace
 
@@ -54,6 +47,23 @@ struct Engine::Impl {
       margin += term;
     }
     return margin;
+  }
+
+  // Not inlined: its scratch must not grow the stack of the common case.
+  __attribute__((noinline)) void margins_of_long_rows(const std::byte* a, const std::byte* b, uint32_t head_mask,
+                                                      double* out) const noexcept {
+    alignas(64) std::byte lanes[kLongestHead];
+    std::byte terms[kLongestTerms];
+    const std::byte* blank = encoder.blank();
+    for (size_t h = 0; h < heads.size(); ++h) {
+      if ((head_mask >> h & 1) == 0) continue;
+      const HeadPlace& place = encoder.place(h);
+      kernels->combine(lanes, a + place.lanes, b + place.lanes, blank + place.lanes, place.lanes_bytes);
+      for (size_t i = 0; i < place.n_terms * sizeof(double); ++i) {
+        terms[i] = a[place.terms + i] ^ b[place.terms + i] ^ blank[place.terms + i];
+      }
+      out[h] = margin(h, lanes, terms);
+    }
   }
 };
 
@@ -111,7 +121,7 @@ void Engine::set_numbers(Row& row, int first, int count, const double* values) c
 }
 
 void Engine::merge(Row& out, const Row& request, const Row& line) const noexcept {
-  combine(bytes_of(out), bytes_of(request), bytes_of(line), impl_->encoder.blank(), row_bytes());
+  impl_->kernels->combine(bytes_of(out), bytes_of(request), bytes_of(line), impl_->encoder.blank(), row_bytes());
 }
 
 void Engine::margins(const Row& row, uint32_t head_mask, double* out) const noexcept {
@@ -123,9 +133,14 @@ void Engine::margins(const Row& row, uint32_t head_mask, double* out) const noex
 }
 
 void Engine::margins(const Row& request, const Row& line, uint32_t head_mask, double* out) const noexcept {
-  ScratchRow merged(*this);
-  merge(*merged, request, line);
-  margins(*merged, head_mask, out);
+  if (row_bytes() > kShortRow) {
+    impl_->margins_of_long_rows(bytes_of(request), bytes_of(line), head_mask, out);
+    return;
+  }
+  alignas(64) std::byte merged[kShortRow];
+  Row& row = reinterpret_cast<Row&>(*merged);
+  merge(row, request, line);
+  margins(row, head_mask, out);
 }
 
 void Engine::margins_reference(const double* numbers, const std::string_view* categories, uint32_t head_mask,

@@ -103,22 +103,25 @@ CompleteForest build_complete(const TreeReader& reader, const Order& order, uint
 class LeafwiseBuilder {
  public:
   LeafwiseBuilder(const TreeReader& reader, size_t n_blocks)
-      : reader_(reader), blocks_(n_blocks * 192), true_leaf_(n_blocks), leaves_(n_blocks * 128), used_(n_blocks) {}
+      : reader_(reader), blocks_(n_blocks * 192), true_leaf_(n_blocks), leaves_(n_blocks * 64) {}
 
+  // Puts a tree at `root` of a block, or a tree of zeros for kPadding.
   void add(int64_t tree, size_t block, uint32_t root) {
     block_ = block;
     next_ = root;
-    TreeReader::Side at{true, 0};
-    if (tree != kPadding) at = reader_.root(size_t(tree));
-    if (!at.is_leaf) {
-      node(at.at);
+    false_leaves_.clear();
+    if (tree == kPadding) {
+      true_leaf_[block_] |= uint64_t{1} << root;
+      field(2)[root] = uint8_t(64 + root);
       return;
     }
-    // A single leaf: a node whose sides are the same value.
-    const double value = tree == kPadding ? 0.0 : reader_.leaf(at.at);
-    begin_node(LaneNode{0, 255});
-    true_side_leaf(root, value);
-    false_side_leaf(root, value);
+    node(reader_.root(size_t(tree)).at);
+    uint32_t free = root;
+    for (const auto& [node, value] : false_leaves_) {
+      while (true_leaf_[block_] >> free & 1) ++free;
+      field(2)[node] = uint8_t(64 + free);
+      leaves_[block_ * 64 + free++] = value;
+    }
   }
 
   LeafwiseForest finish(const std::vector<uint8_t>& steps, uint32_t trees_per_block, uint32_t n_lanes,
@@ -130,33 +133,22 @@ class LeafwiseBuilder {
  private:
   uint8_t* field(uint32_t which) { return blocks_.data() + block_ * 192 + which * 64; }
 
-  uint32_t begin_node(LaneNode node) {
-    field(0)[next_] = uint8_t(node.lane);
-    field(1)[next_] = uint8_t(node.k);
-    return next_++;
-  }
-  void true_side_leaf(uint32_t node, double value) {
-    true_leaf_[block_] |= uint64_t{1} << node;
-    leaves_[block_ * 128 + node] = value;
-  }
-  void false_side_leaf(uint32_t node, double value) {
-    const uint32_t place = 64 + used_[block_]++;
-    field(2)[node] = uint8_t(place);
-    leaves_[block_ * 128 + place] = value;
-  }
-
   void node(int64_t at) {
-    const uint32_t mine = begin_node(reader_.node(at));
+    const uint32_t mine = next_++;
+    const LaneNode node_here = reader_.node(at);
+    field(0)[mine] = uint8_t(node_here.lane);
+    field(1)[mine] = uint8_t(node_here.k);
     const TreeReader::Side yes = reader_.side(at, true), no = reader_.side(at, false);
     if (yes.is_leaf) {
-      true_side_leaf(mine, reader_.leaf(yes.at));
+      true_leaf_[block_] |= uint64_t{1} << mine;
+      leaves_[block_ * 64 + mine] = reader_.leaf(yes.at);
     } else {
       node(yes.at);
     }
     if (no.is_leaf) {
-      false_side_leaf(mine, reader_.leaf(no.at));
+      false_leaves_.emplace_back(mine, reader_.leaf(no.at));
     } else {
-      field(2)[mine] = uint8_t(0x80 | next_);
+      field(2)[mine] = uint8_t(next_);
       node(no.at);
     }
   }
@@ -165,7 +157,7 @@ class LeafwiseBuilder {
   std::vector<uint8_t> blocks_;
   std::vector<uint64_t> true_leaf_;
   std::vector<double> leaves_;
-  std::vector<uint32_t> used_;  // false-side leaves of each block
+  std::vector<std::pair<uint32_t, double>> false_leaves_;  // of the tree at hand: node, value
   size_t block_ = 0;
   uint32_t next_ = 0;
 };
@@ -181,8 +173,8 @@ LeafwiseForest build_leafwise(const TreeReader& reader, const Order& order, cons
     const uint32_t part = uint32_t(t % chunk / 8);
     builder.add(order[t], t / chunk * 8 + t % 8, part * (64 / trees_per_block));
     if (order[t] == kPadding) continue;
-    const uint32_t depth = sizes[size_t(order[t])].depth;
-    steps.back() = std::max(steps.back(), uint8_t((depth + kLeafwiseStride - 1) / kLeafwiseStride));
+    const uint32_t depth = sizes[size_t(order[t])].depth, stride = leafwise_stride(trees_per_block);
+    steps.back() = std::max(steps.back(), uint8_t((depth + stride - 1) / stride));
   }
   return builder.finish(steps, trees_per_block, n_lanes, arena);
 }
@@ -275,8 +267,8 @@ Shapes sorted_into_shapes(const std::vector<TreeSize>& sizes) {
     const auto tree = int64_t(t);
     if (size.depth <= kShallow) {
       shapes.complete[std::max(size.depth, kShallowest)].push_back(tree);
-    } else if (size.n_nodes <= 64) {
-      shapes.leafwise[size.n_nodes <= 16 ? 0 : size.n_nodes <= 32 ? 1 : 2].push_back(tree);
+    } else if (size.n_nodes < 64) {
+      shapes.leafwise[size.n_nodes < 16 ? 0 : size.n_nodes < 32 ? 1 : 2].push_back(tree);
     } else {
       shapes.walk.push_back(tree);
     }
@@ -316,7 +308,7 @@ Forest::Forest(const HeadView& head, const HeadLanes& lanes, const Kernels& kern
     wide_.push_back(build_wide(reader, lanes, arena));
     return;
   }
-  const uint32_t n_lanes = lanes.lanes.size() <= 64 ? 64 : 128;
+  const uint32_t n_lanes = lanes.lanes.size() <= 32 ? 32 : lanes.lanes.size() <= 64 ? 64 : 128;
   Shapes shapes = sorted_into_shapes(sizes);
   for (uint32_t depth = kShallowest; depth <= kShallow; ++depth) {
     Order& order = shapes.complete[depth];
@@ -340,7 +332,7 @@ Forest::Forest(const HeadView& head, const HeadLanes& lanes, const Kernels& kern
     }
   }
   if (!shapes.walk.empty()) {
-    append(why_, std::to_string(shapes.walk.size()) + " trees of over 65 leaves");
+    append(why_, std::to_string(shapes.walk.size()) + " trees of over 64 leaves");
     pad(shapes.walk, 8);
     walk_.push_back(build_walk(reader, shapes.walk, arena));
     append(shape_, "walk");

@@ -3,8 +3,8 @@
 // All lanes of a head sit in one register (two beyond 64). `vpermb` fetches the lanes of 64 nodes, `vpcmpub` decides 64
 // nodes, and evaluating every node of a tree costs less than one mispredicted branch. What remains is to find the leaf:
 //   complete trees   the decisions of a tree are a word of bits, walked by i = 2i | bit i, all trees side by side;
-//   leaf-wise trees  decisions select each node's successor, and three in-register doublings of the successor map
-//                    (next = next[next]) stride 8 nodes, so that a chase of depth / 8 byte loads ends it.
+//   leaf-wise trees  decisions select each node's successor, and in-register doublings of the successor map
+//                    (next = next[next]) make it stride 8 or 16 nodes, so that one to three byte loads end it.
 //
 // No STL in this file: a template instantiated here could be chosen by the linker for machines without AVX-512.
 #include "kernels.h"
@@ -74,32 +74,60 @@ BIDML_AVX512 const std::byte* find(const StringTable& table, const char* text, s
   return found ? StringTable::payload_of(cell) : table.fallback;
 }
 
-// ---- numbers -----------------------------------------------------------------------------------------------------
-
-// How many of 16 sorted breakpoints are below x.
-BIDML_INLINE uint32_t count_below(const double* block, __m512d x) {
-  const __mmask8 low = _mm512_cmp_pd_mask(x, _mm512_load_pd(block), _CMP_GT_OQ);
-  const __mmask8 high = _mm512_cmp_pd_mask(x, _mm512_load_pd(block + 8), _CMP_GT_OQ);
-  return uint32_t(_mm_popcnt_u32(_mm512_kunpackb(high, low)));
+BIDML_AVX512 void combine(std::byte* out, const std::byte* a, const std::byte* b, const std::byte* blank,
+                          size_t n) noexcept {
+  constexpr int xor_of_three = 0x96;
+  for (size_t i = 0; i < n; i += 64) {
+    _mm512_store_si512(out + i, _mm512_ternarylogic_epi64(_mm512_load_si512(a + i), _mm512_load_si512(b + i),
+                                                          _mm512_load_si512(blank + i), xor_of_three));
+  }
 }
 
-BIDML_AVX512 void find_codes(const NumberSlot* slots, size_t n, const double* values, uint32_t* codes) noexcept {
+// ---- numbers -----------------------------------------------------------------------------------------------------
+
+// How many of a block's breakpoints are below x.
+BIDML_INLINE uint32_t count_below(const double* block, __m512d x) {
+  return uint32_t(_mm_popcnt_u32(_mm512_cmp_pd_mask(x, _mm512_load_pd(block), _CMP_GT_OQ)));
+}
+
+BIDML_AVX512 void find_codes(const NumberSlot* slots, const uint32_t* missing, size_t n, const double* values,
+                             uint32_t* codes) noexcept {
+  // First what NaN adds to the code 0 that the search gives it, as no breakpoint is below NaN.
+  for (size_t i = 0; i < n; i += 8) {
+    const __m512d x = _mm512_maskz_loadu_pd(__mmask8(_bzhi_u32(0xFF, unsigned(n - i))), values + i);
+    const __mmask8 is_missing = _mm512_cmp_pd_mask(x, x, _CMP_UNORD_Q);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(codes + i), _mm256_maskz_loadu_epi32(is_missing, missing + i));
+  }
   for (size_t i = 0; i < n; ++i) {
     const NumberSlot& slot = slots[i];
     const __m512d x = _mm512_set1_pd(values[i]);
-    uint32_t block = 0;
-    if (slot.n_levels >= 2) {
-      if (__builtin_expect(slot.n_levels == 4, 0)) {
-        block = bisected_block(slot, values[i]);
-      } else {
-        if (slot.n_levels == 3) block = count_below(slot.top, x);
-        block = block * 16 + count_below(slot.middle + block * 16, x);
-      }
-    } else if (slot.n_levels == 0) {
-      continue;
+    uint32_t code = 0;
+    switch (slot.n_levels) {
+      case 0:
+        break;
+      case 1:
+        code = count_below(slot.blocks, x);
+        break;
+      case 2:
+        code = count_below(slot.blocks, x);
+        code = code * 8 + count_below(slot.blocks + slot.starts[0] + code * 8, x);
+        break;
+      case 3:
+        code = count_below(slot.blocks, x);
+        code = code * 8 + count_below(slot.blocks + slot.starts[0] + code * 8, x);
+        code = code * 8 + count_below(slot.blocks + slot.starts[1] + code * 8, x);
+        break;
+      case 4:
+        code = count_below(slot.blocks, x);
+        code = code * 8 + count_below(slot.blocks + slot.starts[0] + code * 8, x);
+        code = code * 8 + count_below(slot.blocks + slot.starts[1] + code * 8, x);
+        code = code * 8 + count_below(slot.blocks + slot.starts[2] + code * 8, x);
+        break;
+      default:
+        code = bisected_block(slot, values[i]) * 8;
+        code += count_below(slot.blocks + code, x);
     }
-    const uint32_t code = block * 16 + count_below(slot.bottom + block * 16, x);
-    codes[i] = values[i] == values[i] ? code : slot.n_breaks + 1;
+    codes[i] += code;
   }
 }
 
@@ -222,20 +250,19 @@ BIDML_AVX512 double complete_any(const CompleteForest& forest, const uint8_t* ra
   return forest.n_lanes <= 64 ? complete_lanes<false>(forest, ranks) : complete_lanes<true>(forest, ranks);
 }
 
-// A chunk of 8 blocks. Each has a slot of 192 bytes: 128 leaf codes that lead to themselves, then the 64 successors.
+// A chunk of 8 blocks. Each has a slot of 128 bytes: the successors of its 64 nodes, then of its 64 leaf codes, which
+// lead to themselves.
 template <bool wide, uint32_t parts>
 BIDML_AVX512 double leafwise(const LeafwiseForest& forest, const uint8_t* ranks) noexcept {
   const Lanes<wide> lanes = load_lanes<wide>(ranks);
-  alignas(64) uint8_t slots[8][192];
-  const __m512i identity = _mm512_set_epi8(
+  alignas(64) uint8_t slots[8][128];
+  const __m512i index = _mm512_set_epi8(
       63, 62, 61, 60, 59, 58, 57, 56, 55, 54, 53, 52, 51, 50, 49, 48, 47, 46, 45, 44, 43, 42, 41, 40, 39, 38, 37, 36, 35,
       34, 33, 32, 31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4,
       3, 2, 1, 0);
-  for (auto& slot : slots) {
-    _mm512_store_si512(slot, identity);
-    _mm512_store_si512(slot + 64, _mm512_or_si512(identity, _mm512_set1_epi8(64)));
-  }
-  const __m512i following = _mm512_add_epi8(identity, _mm512_set1_epi8(char(0x81)));  // 0x80 | i + 1
+  const __m512i following = _mm512_add_epi8(index, _mm512_set1_epi8(1));
+  const __m512i leaf_codes = _mm512_add_epi8(index, _mm512_set1_epi8(64));
+  for (auto& slot : slots) _mm512_store_si512(slot + 64, leaf_codes);
   double s[8] = {};
   const uint8_t* block = forest.blocks;
   const double* leaves = forest.leaves;
@@ -244,26 +271,26 @@ BIDML_AVX512 double leafwise(const LeafwiseForest& forest, const uint8_t* ranks)
 #pragma GCC unroll 8
     for (uint32_t b = 0; b < 8; ++b) {
       const __mmask64 says_false = decide<wide>(lanes, block + b * 192);
-      __m512i next = _mm512_mask_mov_epi8(following, _cvtu64_mask64(true_leaf[b]), identity);
+      __m512i next = _mm512_mask_mov_epi8(following, _cvtu64_mask64(true_leaf[b]), leaf_codes);
       next = _mm512_mask_mov_epi8(next, says_false, _mm512_load_si512(block + b * 192 + 128));
-      for (uint32_t stride = 1; stride < kLeafwiseStride; stride *= 2) {
-        next = _mm512_mask_permutexvar_epi8(next, _mm512_movepi8_mask(next), next, next);
+      for (uint32_t stride = 1; stride < leafwise_stride(parts); stride *= 2) {
+        next = _mm512_permutex2var_epi8(next, next, leaf_codes);
       }
-      _mm512_store_si512(slots[b] + 128, next);
+      _mm512_store_si512(slots[b], next);
     }
     const uint32_t steps = forest.steps[chunk];
     for (uint32_t part = 0; part < parts; ++part) {
       uint32_t at[8];
-      for (uint32_t& code : at) code = 128 + part * (64 / parts);
+      for (uint32_t& code : at) code = part * (64 / parts);
       for (uint32_t step = 0; step < steps; ++step) {
 #pragma GCC unroll 8
         for (uint32_t b = 0; b < 8; ++b) at[b] = slots[b][at[b]];
       }
 #pragma GCC unroll 8
-      for (uint32_t b = 0; b < 8; ++b) s[b] += leaves[b * 128 + at[b]];
+      for (uint32_t b = 0; b < 8; ++b) s[b] += leaves[int64_t(b * 64) - 64 + at[b]];
     }
     block += 8 * 192;
-    leaves += 8 * 128;
+    leaves += 8 * 64;
     true_leaf += 8;
   }
   return sum_of_8(s);
@@ -289,7 +316,7 @@ double walk(const WalkForest& forest, const uint8_t* ranks) noexcept { return kS
 
 }  // namespace
 
-const Kernels kAvx512Kernels = {hash, find, find_codes, complete_any, leafwise_any, walk};
+const Kernels kAvx512Kernels = {hash, find, combine, find_codes, complete_any, leafwise_any, walk};
 
 }  // namespace bidml
 

@@ -12,19 +12,42 @@ const std::byte* find(const StringTable& table, const char* text, size_t size) n
   return found ? StringTable::payload_of(cell) : table.fallback;
 }
 
-uint32_t code_of(const NumberSlot& slot, double x) noexcept {
-  if (x != x) return slot.n_breaks + 1;
-  uint32_t low = 0, n = slot.n_breaks;
-  while (n > 1) {
-    const uint32_t half = n / 2;
-    low += slot.bottom[low + half - 1] < x ? half : 0;
-    n -= half;
+void combine(std::byte* out, const std::byte* a, const std::byte* b, const std::byte* blank, size_t n) noexcept {
+  for (size_t i = 0; i < n; i += 8) {
+    uint64_t x, y, z;
+    std::memcpy(&x, a + i, 8);
+    std::memcpy(&y, b + i, 8);
+    std::memcpy(&z, blank + i, 8);
+    x ^= y ^ z;
+    std::memcpy(out + i, &x, 8);
   }
-  return low + (n == 1 && slot.bottom[low] < x);
 }
 
-void find_codes(const NumberSlot* slots, size_t n, const double* values, uint32_t* codes) noexcept {
-  for (size_t i = 0; i < n; ++i) codes[i] = code_of(slots[i], values[i]);
+uint32_t count_below(const double* block, double x) noexcept {
+  uint32_t count = 0;
+  for (uint32_t i = 0; i < 8; ++i) count += block[i] < x;
+  return count;
+}
+
+uint32_t code_of(const NumberSlot& slot, double x) noexcept {
+  if (slot.n_levels == kBisected) {
+    const uint32_t block = bisected_block(slot, x);
+    return block * 8 + count_below(slot.blocks + block * 8, x);
+  }
+  uint32_t code = count_below(slot.blocks, x);
+  for (uint32_t level = 0; level + 1 < slot.n_levels; ++level) {
+    code = code * 8 + count_below(slot.blocks + slot.starts[level] + code * 8, x);
+  }
+  return code;
+}
+
+void find_codes(const NumberSlot* slots, const uint32_t* missing, size_t n, const double* values,
+                uint32_t* codes) noexcept {
+  for (size_t i = 0; i < n; ++i) {
+    if (slots[i].n_levels == 0) continue;
+    codes[i] = code_of(slots[i], values[i]);
+    if (values[i] != values[i]) codes[i] = missing[i];
+  }
 }
 
 template <uint32_t D>
@@ -84,7 +107,7 @@ double walk(const WalkForest& forest, const uint8_t* ranks) noexcept {
 
 }  // namespace
 
-const Kernels kScalarKernels = {portable_hash, find, find_codes, complete_any, nullptr, walk};
+const Kernels kScalarKernels = {portable_hash, find, combine, find_codes, complete_any, nullptr, walk};
 
 double wide_walk(const WideForest& forest, const uint32_t* ranks) noexcept {
   double sums[8] = {};

@@ -20,22 +20,24 @@ struct CompleteForest {
   const double* leaves;   // (n_groups * (512 >> D), 2^D)
   uint32_t n_groups;
   uint32_t depth;   // D, 3 to 6
-  uint32_t n_lanes;  // 64 or 128
+  uint32_t n_lanes;  // at most: 32, 64 or 128
 };
 
-// Trees of at most 64 / trees_per_block internal nodes, each in a part of a block of 64 nodes. Nodes are numbered in
-// preorder: the true side of node i is node i + 1, or leaf i where bit i of `true_leaf` is set; the false side is
-// `other[i]`: 0x80 | node, or 64 + a leaf. Each block has 128 places for leaves. Chunks of 8 blocks; padding is zeros.
+// Trees of fewer than 64 / trees_per_block internal nodes, each in a part of a block of 64 nodes. Nodes are numbered in
+// preorder: the true side of node i is node i + 1, or the leaf of code 64 + i where bit i of `true_leaf` is set; the
+// false side is `other[i]`: a node, or a leaf of one of the codes 64 .. 127 of the part that no true side has. Chunks of
+// 8 blocks; the padding is trees of zeros.
 struct LeafwiseForest {
   const uint8_t* blocks;      // (n_chunks * 8, 3, 64): lane, rank, other
   const uint64_t* true_leaf;  // (n_chunks * 8,)
-  const double* leaves;       // (n_chunks * 8, 128)
-  const uint8_t* steps;       // (n_chunks,): how many strides of `kLeafwiseStride` nodes the deepest path has
+  const double* leaves;       // (n_chunks * 8, 64)
+  const uint8_t* steps;       // (n_chunks,): how many strides the deepest path has
   uint32_t n_chunks;
   uint32_t trees_per_block;  // 1, 2 or 4: roots at 0; 0, 32; 0, 16, 32, 48
-  uint32_t n_lanes;          // 64 or 128
+  uint32_t n_lanes;          // at most: 32, 64 or 128
 };
-constexpr uint32_t kLeafwiseStride = 8;
+// Nodes passed by one stride: as many doublings as pay.
+constexpr uint32_t leafwise_stride(uint32_t trees_per_block) { return trees_per_block == 1 ? 8 : 16; }
 
 // Trees of any shape over byte lanes: one word a node, true side first, then false. A leaf is a node that leads to
 // itself. The leaf's value is beside it.
@@ -65,9 +67,13 @@ struct Kernels {
   HashFunction hash;
   // The payload of `text`.
   const std::byte* (*find)(const StringTable& table, const char* text, size_t size) noexcept;
-  // codes[i] of values[i] for slots[i]; of slots without a lane, anything.
-  void (*find_codes)(const NumberSlot* slots, size_t n, const double* values, uint32_t* codes) noexcept;
-  // ranks: 64 lanes, or 128 where the forest says so
+  // out = a ^ b ^ blank: n bytes, a multiple of 64, all 64-byte aligned; out may be a or b.
+  void (*combine)(std::byte* out, const std::byte* a, const std::byte* b, const std::byte* blank, size_t n) noexcept;
+  // codes[i] of values[i] for slots[i]; missing[i] is slots[i].n_breaks + 1, the code of NaN. Of slots without a lane,
+  // anything. Writes up to 7 codes more than n.
+  void (*find_codes)(const NumberSlot* slots, const uint32_t* missing, size_t n, const double* values,
+                     uint32_t* codes) noexcept;
+  // ranks: the lanes of the head, 64-byte aligned, padded to 64 or 128
   double (*complete)(const CompleteForest& forest, const uint8_t* ranks) noexcept;
   double (*leafwise)(const LeafwiseForest& forest, const uint8_t* ranks) noexcept;  // null: walk instead
   double (*walk)(const WalkForest& forest, const uint8_t* ranks) noexcept;

@@ -232,7 +232,6 @@ std::vector<double> breakpoints(const std::vector<SlotLane>& lanes) {
     points.insert(points.end(), steps.begin(), steps.end());
   }
   sort_distinct(points);
-  while (!points.empty() && points.back() == kInfinity) points.pop_back();
   return points;
 }
 
