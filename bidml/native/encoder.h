@@ -16,10 +16,10 @@
 
 namespace bidml {
 
-struct CategorySlot {
+struct alignas(64) CategorySlot {  // one cache line
   StringTable table;
   const uint32_t* pieces = nullptr;  // row offsets: (n_bytes + n_words + n_terms,)
-  uint32_t n_bytes = 0, n_words = 0, n_terms = 0;
+  uint16_t n_bytes = 0, n_words = 0, n_terms = 0;
 };
 
 struct HeadPlace {

@@ -15,6 +15,7 @@
 
 // GCC 12 takes the undefined register that its own intrinsics pass on for a mistake of ours (GCC bug 105593).
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
 
 namespace bidml {
 namespace {
@@ -59,19 +60,21 @@ BIDML_AVX512 uint64_t hash(const char* text, size_t size, uint64_t seed) {
   return size <= 64 ? hash_short(load_text(text, size), size, seed) : hash_long(text, size, seed);
 }
 
+__attribute__((noinline)) BIDML_AVX512 const std::byte* find_long(const StringTable& table, const char* text,
+                                                                  size_t size) noexcept {
+  const std::byte* cell = table.cell(hash_long(text, size, table.seed));
+  return table.payload(cell,
+                       StringTable::size_of(cell) == size && std::memcmp(table.key_of(cell), text, size) == 0);
+}
+
 BIDML_AVX512 const std::byte* find(const StringTable& table, const char* text, size_t size) noexcept {
-  if (__builtin_expect(size > 64, 0)) {
-    const std::byte* cell = table.cell(hash_long(text, size, table.seed));
-    const bool found = StringTable::size_of(cell) == size && std::memcmp(table.key_of(cell), text, size) == 0;
-    return found ? StringTable::payload_of(cell) : table.fallback;
-  }
+  if (__builtin_expect(size > 64, 0)) return find_long(table, text, size);
   const __m512i bytes = load_text(text, size);
   const std::byte* cell = table.cell(hash_short(bytes, size, table.seed));
   // A stored key may end before `size` bytes, then other bytes of the arena are compared: the sizes differ anyway.
   const __mmask64 differs =
       _mm512_mask_cmpneq_epi8_mask(_bzhi_u64(~uint64_t{0}, unsigned(size)), bytes, _mm512_loadu_si512(table.key_of(cell)));
-  const bool found = (uint64_t(differs) | (StringTable::size_of(cell) ^ size)) == 0;
-  return found ? StringTable::payload_of(cell) : table.fallback;
+  return table.payload(cell, (uint64_t(differs) | (StringTable::size_of(cell) ^ size)) == 0);
 }
 
 BIDML_AVX512 void combine(std::byte* out, const std::byte* a, const std::byte* b, const std::byte* blank,

@@ -9,7 +9,7 @@ namespace {
 const std::byte* find(const StringTable& table, const char* text, size_t size) noexcept {
   const std::byte* cell = table.cell(portable_hash(text, size, table.seed));
   const bool found = StringTable::size_of(cell) == size && std::memcmp(table.key_of(cell), text, size) == 0;
-  return found ? StringTable::payload_of(cell) : table.fallback;
+  return table.payload(cell, found);
 }
 
 void combine(std::byte* out, const std::byte* a, const std::byte* b, const std::byte* blank, size_t n) noexcept {

@@ -78,35 +78,35 @@ StringTable build_string_table(const std::vector<std::string_view>& keys, const 
     placed = displace(hashes, table, displacements, owners);
   }
 
-  auto* cells = static_cast<std::byte*>(arena.allocate(size_t(table.n_cells) * table.stride));
-  std::memset(cells, 0, size_t(table.n_cells) * table.stride);
-  std::vector<char> text;
+  const size_t text_at = size_t(table.n_cells) * table.stride, text_bytes = table.inline_keys ? 0 : total;
+  if (text_at + text_bytes >= kEmpty) {
+    throw std::invalid_argument("the table of a feature's keys is under 4 GB; found more; drop rare categories");
+  }
+  auto* fallback_cell = static_cast<std::byte*>(arena.allocate(table.stride + text_at + text_bytes));
+  std::memset(fallback_cell, 0, table.stride + text_at);
+  const auto put_payload = [&](std::byte* cell, const std::byte* payload) {
+    if (payload_bytes) std::memcpy(cell + sizeof(uint32_t), payload, payload_bytes);
+  };
+  put_payload(fallback_cell, fallback.data());
+  std::byte* cells = fallback_cell + table.stride;
+  size_t text_end = text_at;
   for (uint32_t c = 0; c < table.n_cells; ++c) {
     std::byte* cell = cells + size_t(c) * table.stride;
-    if (owners[c] == kEmpty) {
-      const uint32_t no_size = kEmpty;  // no text is that long
-      std::memcpy(cell, &no_size, sizeof no_size);
-      continue;
-    }
-    const std::string_view key = keys[owners[c]];
-    const uint32_t size = uint32_t(key.size());
+    const uint32_t size = owners[c] == kEmpty ? kEmpty : uint32_t(keys[owners[c]].size());  // no text is that long
     std::memcpy(cell, &size, sizeof size);
-    if (payload_bytes) std::memcpy(cell + sizeof size, payloads.data() + size_t(owners[c]) * payload_bytes, payload_bytes);
-    if (table.inline_keys) {
-      if (size) std::memcpy(cell + table.key_offset, key.data(), size);
-    } else {
-      if (text.size() + size >= kEmpty) {
-        throw std::invalid_argument("the keys of a feature are under 4 GB of text; found more; drop rare categories");
-      }
-      const uint32_t offset = uint32_t(text.size());
-      std::memcpy(cell + table.key_offset, &offset, sizeof offset);
-      text.insert(text.end(), key.begin(), key.end());
+    if (owners[c] == kEmpty) continue;
+    put_payload(cell, payloads.data() + size_t(owners[c]) * payload_bytes);
+    std::byte* key = cell + table.key_offset;
+    if (!table.inline_keys) {
+      const auto offset = uint32_t(text_end);
+      std::memcpy(key, &offset, sizeof offset);
+      key = cells + text_end;
+      text_end += size;
     }
+    if (size) std::memcpy(key, keys[owners[c]].data(), size);
   }
   table.cells = cells;
   table.displacements = arena.copy(displacements);
-  table.text = arena.copy(text);
-  table.fallback = arena.copy(fallback);
   return table;
 }
 

@@ -20,14 +20,14 @@ namespace bidml {
 using HashFunction = uint64_t (*)(const char* text, size_t size, uint64_t seed);
 
 struct StringTable {
-  const std::byte* cells = nullptr;  // (n_cells, stride): size (4), payload, then the key or its offset in `text`
+  // The fallback's cell, then at `cells` (n_cells, stride): size (4), payload, key or the key's offset from `cells`;
+  // then the keys that are not in the cells.
+  const std::byte* cells = nullptr;
   const uint16_t* displacements = nullptr;  // (n_buckets,)
-  const char* text = nullptr;               // keys, where they are not kept in the cells
-  const std::byte* fallback = nullptr;      // payload of every text that is no key
   uint64_t seed = 0;
   uint32_t n_cells = 0, n_buckets = 0;
   uint32_t stride = 0, key_offset = 0;
-  bool inline_keys = true;
+  uint32_t inline_keys = 1;
 
   const std::byte* cell(uint64_t hash) const noexcept {
     const uint32_t bucket = uint32_t(((hash >> 40) * n_buckets) >> 24);
@@ -43,9 +43,14 @@ struct StringTable {
     if (inline_keys) return reinterpret_cast<const char*>(cell + key_offset);
     uint32_t offset;
     std::memcpy(&offset, cell + key_offset, sizeof offset);
-    return text + offset;
+    return reinterpret_cast<const char*>(cells + offset);
   }
-  static const std::byte* payload_of(const std::byte* cell) noexcept { return cell + sizeof(uint32_t); }
+  // Without a branch: unseen texts come at random.
+  const std::byte* payload(const std::byte* cell, bool found) const noexcept {
+    const auto is_found = -intptr_t{found};
+    const std::byte* chosen = cells + (((cell - cells) & is_found) | (-intptr_t(stride) & ~is_found));
+    return chosen + sizeof(uint32_t);
+  }
 };
 
 // keys distinct; payloads (n_keys, payload_bytes); fallback (payload_bytes,).
