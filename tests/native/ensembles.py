@@ -94,7 +94,7 @@ def _add(builder: TreesBuilder, split: dict[str, Any]) -> int:
 
 @dataclass
 class RandomShape:
-    """What a random ensemble looks like. `values`: the pool that thresholds, members and lookups are drawn from."""
+    """What a random ensemble looks like. Thresholds and members are drawn from the pool `values`."""
 
     n_trees: int
     max_depth: int
@@ -102,12 +102,14 @@ class RandomShape:
     n_columns: int
     values: NDArray[np.float64]
     member_chance: float = 0.0
-    missing_chance: float = 0.5  # of a node to send NaN to the true side; "by sign" as LightGBM does where it is None
-    missing_by_sign: bool = False
+    missing_chance: float = (
+        0.5  # of a node to send NaN to the true side; "by sign" as LightGBM does where it is None
+    )
+    missing_by_sign: bool = False  # instead, by the sign of the threshold: LightGBM's missing_type None
 
 
 def random_trees(shape: RandomShape, rng: np.random.Generator) -> Trees:
-    """A random ensemble; about one tree in ten is a single leaf, deep ones are chains where leaf_chance is high."""
+    """A random ensemble; one tree in ten is a single leaf, deep ones are chains where leaf_chance is high."""
     builder = TreesBuilder()
     for _ in range(shape.n_trees):
         if rng.random() < 0.1 or shape.max_depth == 0:
@@ -124,7 +126,9 @@ def _grow(builder: TreesBuilder, shape: RandomShape, rng: np.random.Generator, d
         node = builder.member(column, members, missing_true=bool(rng.random() < shape.missing_chance))
     else:
         threshold = float(rng.choice(shape.values))
-        missing_true = threshold >= 0.0 if shape.missing_by_sign else bool(rng.random() < shape.missing_chance)
+        missing_true = (
+            threshold >= 0.0 if shape.missing_by_sign else bool(rng.random() < shape.missing_chance)
+        )
         node = builder.node(column, threshold, missing_true=missing_true)
     for side in (True, False):
         if depth >= shape.max_depth or rng.random() < shape.leaf_chance:
@@ -134,19 +138,18 @@ def _grow(builder: TreesBuilder, shape: RandomShape, rng: np.random.Generator, d
     return node
 
 
-def trap_numbers(heads: Sequence[Head], n_rows: int, n_numbers: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def trap_numbers(
+    heads: Sequence[Head], n_rows: int, n_numbers: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
     """(n_rows, n_numbers) raw numbers of which most lie on a threshold or member, or one ulp beside it."""
-    points = [
-        point
-        for head in heads
-        if head.trees is not None
-        for point in (*head.trees.threshold, *head.trees.membership)
-    ]
+    forests = [head.trees for head in heads if head.trees is not None]
+    points = [point for trees in forests for point in (*trees.threshold, *trees.membership)]
     special = [0.0, -0.0, 1e-35, -1e-35, LIGHTGBM_ZERO, -LIGHTGBM_ZERO, 5e-324, -5e-324, 1.7e308, -1.7e308]
     special += [float("inf"), float("-inf"), float("nan"), 0.999, -0.999]
     pool = np.unique(np.array(points + special))
-    pool = np.concatenate([pool, np.nextafter(pool, np.inf), np.nextafter(pool, -np.inf), pool + 0.5, [np.nan] * 8])
-    rows = rng.choice(pool, size=(n_rows, n_numbers))
+    with np.errstate(over="ignore"):
+        beside = [np.nextafter(pool, np.inf), np.nextafter(pool, -np.inf), pool + 0.5]
+    rows = rng.choice(np.concatenate([pool, *beside, [np.nan] * 8]), size=(n_rows, n_numbers))
     smooth = rng.random(rows.shape) < 0.3
     rows[smooth] = rng.normal(size=int(smooth.sum())) * 3
     return rows
