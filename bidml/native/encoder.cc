@@ -137,7 +137,8 @@ Encoder::Encoder(const std::vector<HeadView>& heads, const std::vector<HeadLanes
     HeadPlace& place = places_.emplace_back();
     const bool bytes = lanes[h].bytes;
     place.lanes = uint32_t(end);
-    place.lanes_bytes = uint32_t(up_to_64(lanes[h].lanes.size() * (bytes ? 1 : 4)));
+    // A line even for no lane: kernels load one, and trees of a single leaf look at its first.
+    place.lanes_bytes = uint32_t(std::max<size_t>(up_to_64(lanes[h].lanes.size() * (bytes ? 1 : 4)), 64));
     for (size_t i = 0; i < lanes[h].lanes.size(); ++i) {
       const Lane& lane = lanes[h].lanes[i];
       const ColumnView& column = heads[h].columns[size_t(lane.column)];
