@@ -1,0 +1,333 @@
+"""Every rule a blueprint keeps, so that the graph, the native engine and every formula are defined on it.
+
+The exporter and the reader apply the same rules; only the error differs. Standard library only, and quick:
+whole arrays at a time.
+"""
+
+from __future__ import annotations
+
+import operator
+from array import array
+from collections.abc import Iterable, Sequence
+from math import inf, isfinite, isinf
+from typing import Final
+
+from bidml.blueprint import Blueprint, Column, Head, Lookup, NodeMode, Rewrite, Trees
+from bidml.contract import (
+    MAX_ABS_LEAF,
+    MAX_COLUMNS,
+    MAX_DEPTH,
+    MAX_KEYS,
+    MAX_NODES,
+    MAX_TREES,
+    AuctionType,
+    FeatureKind,
+    FeatureSpec,
+)
+from bidml.errors import RefusedError
+from bidml.units import is_currency_code
+
+MAX_KEY_BYTES: Final = 1024  # the bidder matches no longer text
+MAX_MEMBER: Final = 2**31 - 1  # LightGBM's categories are C ints
+MAX_ABS_PARAMETER: Final = 1e6
+MAX_ABS_LOG_BID: Final = 100.0
+MIN_FACTOR: Final = 1e-3  # of slope_scale and gamma: inside [MIN, MAX] no price formula overflows
+MAX_FACTOR: Final = 1e3
+
+_TYPECODES: Final = {
+    "roots": "q", "column": "q", "mode": "B", "threshold": "d", "true_child": "q", "false_child": "q",
+    "true_is_leaf": "q", "false_is_leaf": "q", "missing_true": "q", "membership": "d", "leaf": "d",
+}  # fmt: skip
+
+
+def check_blueprint(blueprint: Blueprint, *, error: type[RefusedError]) -> None:
+    """Raises `error` for the first rule that `blueprint` breaks."""
+    checker = _Checker(blueprint.spec, error)
+    checker.demand(
+        blueprint.ctr is not None or blueprint.win is not None,
+        "a bid model has a CTR model or a win curve",
+        "neither",
+        "train one",
+    )
+    checker.demand(
+        is_currency_code(blueprint.currency),
+        "a currency is three upper-case letters",
+        blueprint.currency,
+        'write, for example, "USD"',
+    )
+    checker.demand(
+        blueprint.default_auction_type in tuple(AuctionType),
+        "an auction type is 1 or 2",
+        blueprint.default_auction_type,
+        "correct default_auction_type",
+    )
+    if blueprint.ctr is not None:
+        checker.head("ctr", blueprint.ctr.head)
+        calibration = blueprint.ctr.calibration
+        checker.within("calibration.positive", calibration.positive, 0.0, MAX_ABS_PARAMETER)
+        checker.within("calibration.negative", calibration.negative, 0.0, MAX_ABS_PARAMETER)
+        checker.within("calibration.shift", calibration.shift, -MAX_ABS_PARAMETER, MAX_ABS_PARAMETER)
+    if blueprint.win is not None:
+        win = blueprint.win
+        checker.head("location", win.location)
+        checker.head("log_slope", win.log_slope)
+        checker.within(
+            "win.reference_log_bid_cpm", win.reference_log_bid_cpm, -MAX_ABS_LOG_BID, MAX_ABS_LOG_BID
+        )
+        checker.within("win.slope_scale", win.slope_scale, MIN_FACTOR, MAX_FACTOR)
+        checker.within("win.logit_shift", win.logit_shift, -MAX_FACTOR, MAX_FACTOR)
+        checker.within("win.gamma", win.gamma, MIN_FACTOR, MAX_FACTOR)
+
+
+class _Checker:
+    def __init__(self, spec: FeatureSpec, error: type[RefusedError]) -> None:
+        self._kinds = {feature.name: feature.kind for feature in spec.features}
+        self._error = error
+        self._checked_lookups: dict[int, Lookup] = {}  # by identity: shared lookups are checked once
+        self._n_keys = 0
+        self._n_nodes = 0
+
+    def demand(self, holds: bool, rule: str, value: object, remedy: str = "export the model again") -> None:
+        if not holds:
+            raise self._error(rule, value=value, remedy=remedy)
+
+    def within(self, name: str, value: float, low: float, high: float) -> None:
+        self.demand(
+            isinstance(value, float | int) and low <= value <= high,
+            f"{name} is a number from {low:g} to {high:g}",
+            value,
+            "train the model again",
+        )
+
+    def head(self, name: str, head: Head) -> None:
+        self.within(f"{name}.intercept", head.intercept, -MAX_ABS_PARAMETER, MAX_ABS_PARAMETER)
+        self.within(f"{name}.scale", head.scale, -MAX_ABS_PARAMETER, MAX_ABS_PARAMETER)
+        self.within(f"{name}.divisor", head.divisor, 1.0, MAX_ABS_PARAMETER)
+        remedy = "drop features"
+        self.demand(
+            len(head.columns) <= MAX_COLUMNS,
+            f"{name} has at most {MAX_COLUMNS} columns",
+            len(head.columns),
+            remedy,
+        )
+        self.demand(
+            len(head.terms) <= MAX_COLUMNS, f"{name} has at most {MAX_COLUMNS} terms", len(head.terms), remedy
+        )
+        for column in head.columns:
+            self._column(name, column)
+        for term in head.terms:
+            self._lookup(name, term)
+            self.demand(
+                _all_within(term.values, MAX_ABS_LEAF) and abs(term.default) <= MAX_ABS_LEAF,
+                f"the weights of {name}'s term on {term.feature} are finite, at most {MAX_ABS_LEAF:g}",
+                "a larger one, or NaN",
+                "train the model again",
+            )
+        if head.trees is None:
+            self.demand(
+                (len(head.columns), head.scale, head.divisor) == (0, 1.0, 1.0),
+                f"{name} without trees has no columns, and scale and divisor 1",
+                (len(head.columns), head.scale, head.divisor),
+                "leave them out",
+            )
+        else:
+            self._trees(name, head.trees, len(head.columns))
+
+    def _column(self, name: str, column: Column) -> None:
+        if column.lookup is None:
+            self.demand(
+                self._kinds.get(column.feature) is FeatureKind.NUMBER,
+                f"a column of {name} without a lookup is a number of the spec",
+                column.feature,
+                "give a category a lookup",
+            )
+        else:
+            self.demand(
+                column.feature == column.lookup.feature,
+                f"a column of {name} and its lookup agree",
+                (column.feature, column.lookup.feature),
+                "name the same feature",
+            )
+            self._lookup(name, column.lookup)
+        self.demand(
+            column.rewrite in tuple(Rewrite), "a rewrite is one of Rewrite", column.rewrite, "use Rewrite"
+        )
+
+    def _lookup(self, name: str, lookup: Lookup) -> None:
+        if id(lookup) in self._checked_lookups:
+            return
+        self._checked_lookups[id(lookup)] = lookup
+        what = f"the lookup of {lookup.feature} in {name}"
+        self.demand(
+            self._kinds.get(lookup.feature) is FeatureKind.CATEGORY,
+            f"{what} is of a category of the spec",
+            lookup.feature,
+            "declare it in the spec",
+        )
+        keys, values = lookup.keys, lookup.values
+        self.demand(
+            isinstance(keys, tuple) and isinstance(values, array) and values.typecode == "d",
+            f"{what} has a tuple of keys and an array d of values",
+            (type(keys), type(values)),
+            "convert them",
+        )
+        self.demand(
+            len(keys) == len(values) and len(keys) > 0,
+            f"{what} has one value per key, and a key",
+            (len(keys), len(values)),
+            "make them as long as each other",
+        )
+        self._n_keys += len(keys)
+        self.demand(
+            self._n_keys <= MAX_KEYS,
+            f"a model has at most {MAX_KEYS} keys",
+            self._n_keys,
+            "drop rare categories",
+        )
+        self.demand(
+            all(map(operator.lt, keys, keys[1:])),
+            f"the keys of {what} are distinct and sorted",
+            _first(keys[i + 1] for i in range(len(keys) - 1) if not keys[i] < keys[i + 1]),
+            "sort them",
+        )
+        if max(map(len, keys)) * 4 > MAX_KEY_BYTES:
+            longest = max(len(key.encode(errors="surrogatepass")) for key in keys)
+            self.demand(
+                longest <= MAX_KEY_BYTES,
+                f"a key of {what} has at most {MAX_KEY_BYTES} bytes",
+                longest,
+                "shorten the category",
+            )
+        self.demand(
+            not any(map(isinf, values)) and not isinf(lookup.default),
+            f"the values of {what} are finite or NaN",
+            "an infinity",
+            "clip the encoding",
+        )
+
+    def _trees(self, name: str, t: Trees, n_columns: int) -> None:
+        for field, typecode in _TYPECODES.items():
+            values = getattr(t, field)
+            self.demand(
+                isinstance(values, array) and values.typecode == typecode,
+                f"{name}.{field} is an array {typecode}",
+                type(values),
+            )
+        n, n_leaves = t.n_nodes, len(t.leaf)
+        self.demand(
+            0 < t.n_trees <= MAX_TREES, f"{name} has 1 to {MAX_TREES} trees", t.n_trees, "train fewer trees"
+        )
+        self._n_nodes += n
+        self.demand(
+            self._n_nodes <= MAX_NODES,
+            f"a model has at most {MAX_NODES} nodes",
+            self._n_nodes,
+            "train smaller trees",
+        )
+        sizes = {f: len(getattr(t, f)) for f in _TYPECODES if f not in ("roots", "membership", "leaf")}
+        self.demand(set(sizes.values()) == {n}, f"the node arrays of {name} have the same length", sizes)
+        self.demand(
+            _in_range(t.column, n_columns),
+            f"a node of {name} reads one of its {n_columns} columns",
+            max(t.column),
+        )
+        self.demand(
+            set(t.mode) <= {NodeMode.LEQ, NodeMode.MEMBER},
+            f"a node of {name} is LEQ or MEMBER",
+            sorted(set(t.mode)),
+        )
+        self.demand(
+            all(map(isfinite, t.threshold)), f"the thresholds of {name} are finite", "NaN or infinity"
+        )
+        for flag in ("missing_true", "true_is_leaf", "false_is_leaf"):
+            values = getattr(t, flag)
+            self.demand(_in_range(values, 2), f"{name}.{flag} is 0 or 1", max(values))
+        self.demand(
+            _all_within(t.leaf, MAX_ABS_LEAF),
+            f"a leaf of {name} is finite, at most {MAX_ABS_LEAF:g}",
+            _first(leaf for leaf in t.leaf if not abs(leaf) <= MAX_ABS_LEAF),
+        )
+        self._membership(name, t)
+        self._structure(name, t, n, n_leaves)
+
+    def _membership(self, name: str, t: Trees) -> None:
+        n_members = t.mode.count(NodeMode.MEMBER)
+        if not n_members and not t.membership:
+            return
+        sets = [member for member in t.membership if member == member]
+        self.demand(
+            len(t.membership) - len(sets) == n_members and t.membership[-1] != t.membership[-1],
+            f"each MEMBER node of {name} has one set closed by NaN",
+            f"{len(t.membership) - len(sets)} sets for {n_members} nodes",
+        )
+        self.demand(
+            all(0.0 <= member <= MAX_MEMBER and member.is_integer() for member in sets),
+            f"the members of {name}'s sets are integers from 0 to {MAX_MEMBER}",
+            "another one",
+        )
+        thresholds = [x for x, mode in zip(t.threshold, t.mode, strict=True) if mode == NodeMode.MEMBER]
+        self.demand(
+            not any(thresholds),
+            f"the threshold of a MEMBER node of {name} is 0",
+            _first(filter(None, thresholds)),
+        )
+
+    def _structure(self, name: str, t: Trees, n: int, n_leaves: int) -> None:
+        """Children after parents, every node in one tree, every leaf used, depth bounded."""
+        children: list[int] = []
+        depth = [0] * n
+        for root in t.roots:
+            self.demand(0 <= root < n, f"a root of {name} is one of its {n} nodes", root)
+            depth[root] = 1
+        children.extend(t.roots)
+        leaves: list[int] = []
+        deepest = 1
+        for i, (yes, no, yes_leaf, no_leaf) in enumerate(
+            zip(t.true_child, t.false_child, t.true_is_leaf, t.false_is_leaf, strict=True)
+        ):
+            below = depth[i] + 1
+            for child, is_leaf in ((yes, yes_leaf), (no, no_leaf)):
+                if is_leaf:
+                    leaves.append(child)
+                elif i < child < n:
+                    children.append(child)
+                    depth[child] = below
+                    if below > deepest:
+                        deepest = below
+                else:
+                    self.demand(
+                        False, f"a child in {name} comes after its parent and exists", f"{child} below {i}"
+                    )
+        children.sort()
+        self.demand(
+            children == list(range(n)),
+            f"every node of {name} belongs to one tree",
+            _first(node for i, node in enumerate(children) if node != i),
+        )
+        self.demand(
+            set(leaves) == set(range(n_leaves)),
+            f"every leaf of {name} is used and exists",
+            _first(sorted(set(leaves) ^ set(range(n_leaves)))),
+        )
+        self.demand(
+            deepest <= MAX_DEPTH,
+            f"a tree of {name} is at most {MAX_DEPTH} nodes deep",
+            deepest,
+            "train with max_depth",
+        )
+
+
+def _all_within(values: array[float], bound: float) -> bool:
+    if not values:
+        return True
+    return (
+        not any(value != value for value in values) and max(values) <= bound and min(values) >= -bound < inf
+    )
+
+
+def _in_range(values: Sequence[int], stop: int) -> bool:
+    return len(values) == 0 or (min(values) >= 0 and max(values) < stop)
+
+
+def _first(values: Iterable[object]) -> object:
+    return next(iter(values), None)

@@ -1,0 +1,130 @@
+"""The rows that a file carries about itself: sampled, missing, unseen, extreme, on the model's thresholds.
+
+Made without randomness from the blueprint and the caller's sample: the same model has the same rows.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping, Sequence
+from itertools import cycle, islice
+from math import inf, nan, nextafter
+from typing import Any, Final
+
+from bidml.blueprint import Blueprint, Head, Lookup
+from bidml.contract import FeatureKind
+from bidml.errors import DataError
+from bidml.metadata import MAX_SELF_CHECK_ROWS, SelfCheck, input_kinds
+from bidml.oracle import evaluate
+
+_SAMPLE_ROWS: Final = 96
+_UNSEEN: Final = "\u2203 no such category"
+_TRAPS: Final = (
+    nan,
+    0.0,
+    -0.0,
+    inf,
+    -inf,
+    1e-35,
+    -1e-36,
+    5e-324,
+    1e300,
+    -1e300,
+    -0.5,
+    0.5,
+    2.0**31,
+    -1.0,
+    1.0,
+)
+
+# Cycles of coprime lengths, so that the combinations differ from row to row; mostly auctions one can bid in.
+_PRICES: Final[Mapping[str, tuple[float, ...]]] = {
+    "value_per_click": (0.5, 2.0, 30.0, 1e-3, 400.0, 0.0, 7.0, 55.0, 0.08, 1.5, nan),
+    "floor_cpm": (0.0, 0.05, 0.5, 0.0, 2.0, 0.01, nan),
+    "cap_cpm": (8.0, 100.0, 1e6, 3.0, 0.4),
+    "pacing_multiplier": (1.0, 0.7, 1.0, 0.25, 1.3, 1.0, 0.9, 1e-6, 1.0, 0.5, 1.0, 0.8, -1.0),
+    "auction_type": (1.0, 1.0, 2.0, 1.0, 1.0, 1.0, 2.0, 3.0),
+}
+
+
+def self_check_of(blueprint: Blueprint, sample_rows: Mapping[str, Any]) -> SelfCheck:
+    """At most 256 rows and what the oracle computes for them.
+
+    `sample_rows`: equally long columns by input name; those missing are made up. Raises `DataError` for an
+    unknown name or unequal lengths.
+    """
+    kinds = input_kinds(blueprint)
+    sample = _sampled(sample_rows, kinds)
+    n_sampled = max(map(len, sample.values()), default=0)
+    n_made = MAX_SELF_CHECK_ROWS - n_sampled
+    columns: dict[str, tuple[str, ...] | array[float]] = {}
+    for i, (name, kind) in enumerate(kinds.items()):
+        made: Sequence[Any]
+        if name in _PRICES:
+            made = _PRICES[name]
+        elif kind is FeatureKind.CATEGORY:
+            made = ["", _UNSEEN, *_spread(_keys(blueprint, name), n_made)]
+        else:
+            made = [*_TRAPS, *_beside(_spread(_points(blueprint, name), n_made // 3))]
+        start = 0 if name in _PRICES else i  # row 0 has no feature, row 1 none that was seen
+        cells = list(islice(cycle(made), MAX_SELF_CHECK_ROWS + start))[start:]
+        if name not in _PRICES:
+            cells[:2] = made[:2]
+        if name in sample:
+            cells[MAX_SELF_CHECK_ROWS - n_sampled :] = sample[name]
+        columns[name] = tuple(cells) if kind is FeatureKind.CATEGORY else array("d", cells)
+    return SelfCheck(columns, evaluate(blueprint, columns))
+
+
+def _sampled(rows: Mapping[str, Any], kinds: Mapping[str, FeatureKind]) -> dict[str, list[Any]]:
+    unknown = sorted(set(rows) - set(kinds))
+    if unknown:
+        raise DataError("sample rows have the model's inputs", value=unknown, remedy=f"among {list(kinds)}")
+    lengths = {len(column) for column in rows.values()}
+    if len(lengths) > 1:
+        raise DataError("sample rows have columns of one length", value=sorted(lengths), remedy="align them")
+    plain = {
+        name: [str(cell) if kinds[name] is FeatureKind.CATEGORY else float(cell) for cell in column]
+        for name, column in rows.items()
+    }
+    return {name: _spread(cells, _SAMPLE_ROWS) for name, cells in plain.items()}
+
+
+def _spread(items: Sequence[Any], n: int) -> list[Any]:
+    """At most n of the items, evenly from first to last."""
+    if len(items) <= n:
+        return list(items)
+    return [items[i * (len(items) - 1) // (n - 1)] for i in range(n)]
+
+
+def _beside(points: Sequence[float]) -> list[float]:
+    return [x for point in points for x in (point, nextafter(point, -inf), nextafter(point, inf))]
+
+
+def _heads(blueprint: Blueprint) -> list[Head]:
+    heads = [] if blueprint.ctr is None else [blueprint.ctr.head]
+    return heads if blueprint.win is None else [*heads, blueprint.win.location, blueprint.win.log_slope]
+
+
+def _keys(blueprint: Blueprint, feature: str) -> list[str]:
+    lookups: list[Lookup] = []
+    for head in _heads(blueprint):
+        lookups += [column.lookup for column in head.columns if column.lookup is not None]
+        lookups += head.terms
+    return sorted({key for lookup in lookups if lookup.feature == feature for key in lookup.keys})
+
+
+def _points(blueprint: Blueprint, feature: str) -> list[float]:
+    """Thresholds, and members of sets, that this number is compared with."""
+    points: set[float] = set()
+    for head in _heads(blueprint):
+        trees = head.trees
+        if trees is None:
+            continue
+        wanted = {
+            i for i, column in enumerate(head.columns) if column.lookup is None and column.feature == feature
+        }
+        points |= {t for t, column in zip(trees.threshold, trees.column, strict=True) if column in wanted}
+        if wanted & {column for column, mode in zip(trees.column, trees.mode, strict=True) if mode}:
+            points |= {member for member in trees.membership if member == member}
+    return sorted(points)
