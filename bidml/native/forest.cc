@@ -67,20 +67,20 @@ void pad(Order& order, size_t multiple) {
 // ---- complete ----------------------------------------------------------------------------------------------------
 
 void fill_complete(const TreeReader& reader, TreeReader::Side at, uint32_t depth, uint32_t cell, uint32_t level,
-                   uint8_t* lanes, uint8_t* ranks, double* leaves) {
+                   uint8_t* lanes, uint8_t* bars, double* leaves) {
   if (level == depth) {
     leaves[cell - (1u << depth)] = reader.leaf(at.at);
     return;
   }
   if (at.is_leaf) {  // nodes below never say false, so only the first leaf is reached
-    fill_complete(reader, at, depth, 2 * cell, level + 1, lanes, ranks, leaves);
+    fill_complete(reader, at, depth, 2 * cell, level + 1, lanes, bars, leaves);
     return;
   }
   const LaneNode node = reader.node(at.at);
   lanes[cell] = uint8_t(node.lane);
-  ranks[cell] = uint8_t(node.k);
-  fill_complete(reader, reader.side(at.at, true), depth, 2 * cell, level + 1, lanes, ranks, leaves);
-  fill_complete(reader, reader.side(at.at, false), depth, 2 * cell + 1, level + 1, lanes, ranks, leaves);
+  bars[cell] = uint8_t(254 - node.k);
+  fill_complete(reader, reader.side(at.at, true), depth, 2 * cell, level + 1, lanes, bars, leaves);
+  fill_complete(reader, reader.side(at.at, false), depth, 2 * cell + 1, level + 1, lanes, bars, leaves);
 }
 
 CompleteForest build_complete(const TreeReader& reader, const Order& order, uint32_t depth, uint32_t n_lanes,
@@ -88,7 +88,6 @@ CompleteForest build_complete(const TreeReader& reader, const Order& order, uint
   const size_t cells = size_t{1} << depth, trees_per_block = 64 / cells;
   const size_t n_blocks = order.size() / trees_per_block;
   std::vector<uint8_t> blocks(n_blocks * 128);
-  for (size_t b = 0; b < n_blocks; ++b) std::fill_n(blocks.begin() + int64_t(b * 128 + 64), 64, uint8_t{255});
   std::vector<double> leaves(order.size() * cells);
   for (size_t t = 0; t < order.size(); ++t) {
     if (order[t] == kPadding) continue;

@@ -17,7 +17,8 @@ bool isa_available(Isa isa) noexcept {
     case Isa::avx512:
       return isa_available(Isa::avx2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-             __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("vaes") && __builtin_cpu_supports("aes");
+             __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("vaes") && __builtin_cpu_supports("aes") &&
+             __builtin_cpu_supports("gfni");
 #endif
     default:
       return false;

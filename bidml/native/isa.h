@@ -10,7 +10,7 @@
 #define BIDML_X86 1
 #define BIDML_AVX2 __attribute__((target("avx2,fma,bmi,bmi2,popcnt")))
 #define BIDML_AVX512 \
-  __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,vaes,aes,avx2,fma,bmi,bmi2,popcnt")))
+  __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,vaes,aes,gfni,avx2,fma,bmi,bmi2,popcnt")))
 #else
 #define BIDML_X86 0
 #endif

@@ -105,14 +105,14 @@ BIDML_INLINE __m256i look_up(const Lanes<n_tables>& lanes, __m256i at) {
 // Bit i: node i of 64 says false.
 template <uint32_t n_tables>
 BIDML_INLINE uint64_t decide(const Lanes<n_tables>& lanes, const uint8_t* block) {
-  uint64_t true_bits = 0;
+  uint64_t bits = 0;
   for (uint32_t half = 0; half < 2; ++half) {
     const __m256i at = _mm256_load_si256(reinterpret_cast<const __m256i*>(block) + half);
-    const __m256i k = _mm256_load_si256(reinterpret_cast<const __m256i*>(block) + 2 + half);
-    const __m256i is_true = _mm256_cmpeq_epi8(_mm256_max_epu8(look_up(lanes, at), k), k);
-    true_bits |= uint64_t(uint32_t(_mm256_movemask_epi8(is_true))) << (32 * half);
+    const __m256i bars = _mm256_load_si256(reinterpret_cast<const __m256i*>(block) + 2 + half);
+    const int says_false = _mm256_movemask_epi8(_mm256_avg_epu8(look_up(lanes, at), bars));
+    bits |= uint64_t(uint32_t(says_false)) << (32 * half);
   }
-  return ~true_bits;
+  return bits;
 }
 
 constexpr uint32_t kGroupsAtOnce = 32;

@@ -1,10 +1,11 @@
 // AVX-512 (F, BW, VL, DQ, VBMI, with VAES): Intel Ice Lake and later servers, AMD Zen 4 and later.
 //
-// All lanes of a head sit in one register (two beyond 64). `vpermb` fetches the lanes of 64 nodes, `vpcmpub` decides 64
-// nodes, and evaluating every node of a tree costs less than one mispredicted branch. What remains is to find the leaf:
+// All lanes of a head sit in one register (two beyond 64). `vpermb` fetches the ranks of 64 nodes at once, and deciding
+// every node of a tree costs less than one mispredicted branch. What remains is to find the leaf:
 //   complete trees   the decisions of a tree are a word of bits, walked by i = 2i | bit i, all trees side by side;
 //   leaf-wise trees  decisions select each node's successor, and in-register doublings of the successor map
 //                    (next = next[next]) make it stride 8 or 16 nodes, so that one to three byte loads end it.
+// What bounds both is the second cache: a tree's nodes and one line of its leaves, at about 30 bytes a cycle.
 //
 // No STL in this file: a template instantiated here could be chosen by the linker for machines without AVX-512.
 #include "kernels.h"
@@ -147,26 +148,37 @@ BIDML_INLINE Lanes<wide> load_lanes(const uint8_t* ranks) {
   return {_mm512_load_si512(ranks), wide ? _mm512_load_si512(ranks + 64) : _mm512_setzero_si512()};
 }
 
-// Bit i: node i says false.
+// The ranks of the 64 nodes whose lanes are at `at`.
 template <bool wide>
-BIDML_INLINE __mmask64 decide(const Lanes<wide>& lanes, const uint8_t* block) {
-  const __m512i at = _mm512_load_si512(block);
-  const __m512i rank =
-      wide ? _mm512_permutex2var_epi8(lanes.low, at, lanes.high) : _mm512_permutexvar_epi8(at, lanes.low);
-  return _mm512_cmpgt_epu8_mask(rank, _mm512_load_si512(block + 64));
+BIDML_INLINE __m512i look_up(const Lanes<wide>& lanes, const uint8_t* at) {
+  const __m512i index = _mm512_load_si512(at);
+  return wide ? _mm512_permutex2var_epi8(lanes.low, index, lanes.high) : _mm512_permutexvar_epi8(index, lanes.low);
 }
 
-BIDML_INLINE double sum_of_lanes(__m512d sums) {
-  alignas(64) double each[8];
-  _mm512_store_pd(each, sums);
-  return sum_of_8(each);
+// The decisions of the 8 blocks of a group, 64 bits each. The sign bits of 64 bytes become bits without a trip through
+// mask registers: an affine map over GF(2) with the averages as matrices gathers 8 sign bits into byte b of each
+// quadword for block b; one permutation and one reversal then put bytes and bits in order.
+template <bool wide>
+BIDML_INLINE __m512i decide_group(const Lanes<wide>& lanes, const uint8_t* group) {
+  __m512i bits = _mm512_setzero_si512();
+#pragma GCC unroll 8
+  for (uint32_t b = 0; b < 8; ++b) {
+    const __m512i sign_to_byte_b = _mm512_set1_epi64(int64_t(uint64_t{0x80} << (8 * b)));
+    const __m512i average =
+        _mm512_avg_epu8(look_up<wide>(lanes, group + b * 128), _mm512_load_si512(group + b * 128 + 64));
+    bits = _mm512_or_si512(bits, _mm512_gf2p8affine_epi64_epi8(sign_to_byte_b, average, 0));
+  }
+  const __m512i transpose = _mm512_set_epi64(0x3F372F271F170F07, 0x3E362E261E160E06, 0x3D352D251D150D05,
+                                             0x3C342C241C140C04, 0x3B332B231B130B03, 0x3A322A221A120A02,
+                                             0x3931292119110901, 0x3830282018100800);
+  const __m512i reverse = _mm512_set1_epi64(int64_t(0x8040201008040201));
+  return _mm512_gf2p8affine_epi64_epi8(_mm512_permutexvar_epi8(transpose, bits), reverse, 0);
 }
 
-// One step of the walk through each tree's word of decisions, in the word size of depth D.
+// One step down in each tree, in the word size of depth D: at = 2 at | (bits >> at & 1).
 template <uint32_t D>
 BIDML_INLINE __m512i descend(__m512i bits, __m512i at) {
-  // at = 2 at | (bits >> at & 1)
-  constexpr int double_or_bit = 0xF8;  // a | (b & c)
+  constexpr int a_or_b_and_c = 0xF8;
   const __m512i twice = D == 6   ? _mm512_add_epi64(at, at)
                         : D == 5 ? _mm512_add_epi32(at, at)
                                  : _mm512_add_epi16(at, at);
@@ -176,62 +188,62 @@ BIDML_INLINE __m512i descend(__m512i bits, __m512i at) {
   const __m512i one = D == 6   ? _mm512_set1_epi64(1)
                       : D == 5 ? _mm512_set1_epi32(1)
                                : _mm512_set1_epi16(1);
-  return _mm512_ternarylogic_epi64(twice, shifted, one, double_or_bit);
+  return _mm512_ternarylogic_epi64(twice, shifted, one, a_or_b_and_c);
 }
 
-constexpr uint32_t kGroupsAtOnce = 32;
+template <uint32_t D>
+BIDML_INLINE __m512i walk_down(__m512i bits) {
+  __m512i at = D == 6 ? _mm512_set1_epi64(1) : D == 5 ? _mm512_set1_epi32(1) : _mm512_set1_epi16(1);
+#pragma GCC unroll 6
+  for (uint32_t level = 0; level < D; ++level) at = descend<D>(bits, at);
+  return at;
+}
 
+// Writes the final cell of each tree of a group.
+template <uint32_t D, bool wide>
+BIDML_INLINE void walk_group(const Lanes<wide>& lanes, const uint8_t* group, uint16_t* cells) {
+  const __m512i bits = decide_group<wide>(lanes, group);
+  if constexpr (D == 6) {
+    _mm_store_si128(reinterpret_cast<__m128i*>(cells), _mm512_cvtepi64_epi16(walk_down<D>(bits)));
+  } else if constexpr (D == 5) {
+    _mm256_store_si256(reinterpret_cast<__m256i*>(cells), _mm512_cvtepi32_epi16(walk_down<D>(bits)));
+  } else if constexpr (D == 4) {
+    _mm512_store_si512(cells, walk_down<D>(bits));
+  } else {  // words of 8 bits are walked as words of 16
+    _mm512_store_si512(cells, walk_down<D>(_mm512_cvtepu8_epi16(_mm512_castsi512_si256(bits))));
+    _mm512_store_si512(cells + 32, walk_down<D>(_mm512_cvtepu8_epi16(_mm512_extracti64x4_epi64(bits, 1))));
+  }
+}
+
+// Cells written just now would stall their reader until the store retires, and leaves come from the second cache: so
+// the leaves of a pair of groups are added while the next pair is decided.
 template <uint32_t D, bool wide>
 BIDML_AVX512 double complete(const CompleteForest& forest, const uint8_t* ranks) noexcept {
-  constexpr uint32_t n_trees = 512u >> D, cells = 1u << D;
+  constexpr uint32_t n_trees = 512u >> D, n_cells = 1u << D, n_at_once = 2;
   const Lanes<wide> lanes = load_lanes<wide>(ranks);
-  alignas(64) double sums[8] = {};
-  alignas(64) uint64_t bits[kGroupsAtOnce * 8];
-  alignas(64) uint16_t at16[kGroupsAtOnce * 64];
-  const uint8_t* block = forest.blocks;
-  const double* leaves = forest.leaves;
+  alignas(64) uint16_t cells[2][n_at_once * n_trees];
   double s0 = 0, s1 = 0, s2 = 0, s3 = 0, s4 = 0, s5 = 0, s6 = 0, s7 = 0;
-  for (uint32_t first = 0; first < forest.n_groups; first += kGroupsAtOnce) {
-    const uint32_t left = forest.n_groups - first, n = left < kGroupsAtOnce ? left : kGroupsAtOnce;
-    for (uint32_t i = 0; i < n * 8; ++i, block += 128) bits[i] = decide<wide>(lanes, block);
-    for (uint32_t g = 0; g < n; ++g) {
-      const __m512i word = _mm512_load_si512(bits + g * 8);
-      if constexpr (D == 6) {
-        __m512i at = _mm512_set1_epi64(1);
-        for (uint32_t level = 0; level < D; ++level) at = descend<D>(word, at);
-        _mm_store_si128(reinterpret_cast<__m128i*>(at16 + g * n_trees), _mm512_cvtepi64_epi16(at));
-      } else if constexpr (D == 5) {
-        __m512i at = _mm512_set1_epi32(1);
-        for (uint32_t level = 0; level < D; ++level) at = descend<D>(word, at);
-        _mm256_store_si256(reinterpret_cast<__m256i*>(at16 + g * n_trees), _mm512_cvtepi32_epi16(at));
-      } else if constexpr (D == 4) {
-        __m512i at = _mm512_set1_epi16(1);
-        for (uint32_t level = 0; level < D; ++level) at = descend<D>(word, at);
-        _mm512_store_si512(at16 + g * n_trees, at);
-      } else {
-        for (uint32_t half = 0; half < 2; ++half) {
-          const __m256i bytes = half ? _mm512_extracti64x4_epi64(word, 1) : _mm512_castsi512_si256(word);
-          const __m512i words = _mm512_cvtepu8_epi16(bytes);
-          __m512i at = _mm512_set1_epi16(1);
-          for (uint32_t level = 0; level < D; ++level) at = descend<D>(words, at);
-          _mm512_store_si512(at16 + g * n_trees + half * 32, at);
-        }
-      }
+  const uint8_t* group = forest.blocks;
+  const double* first = forest.leaves - n_cells;  // of the next tree: leaf cells are n_cells .. 2 n_cells - 1
+  uint32_t left = forest.n_groups, n_waiting = 0;
+  for (uint32_t turn = 0; left + n_waiting != 0; turn ^= 1) {
+    const uint32_t n = left < n_at_once ? left : n_at_once;
+    for (uint32_t g = 0; g < n; ++g, group += 1024) walk_group<D>(lanes, group, cells[turn] + g * n_trees);
+    left -= n;
+    const uint16_t* cell = cells[turn ^ 1];
+    for (uint32_t t = 0; t < n_waiting * n_trees; t += 8, cell += 8, first += 8 * n_cells) {
+      s0 += first[cell[0]];
+      s1 += first[cell[1] + 1 * n_cells];
+      s2 += first[cell[2] + 2 * n_cells];
+      s3 += first[cell[3] + 3 * n_cells];
+      s4 += first[cell[4] + 4 * n_cells];
+      s5 += first[cell[5] + 5 * n_cells];
+      s6 += first[cell[6] + 6 * n_cells];
+      s7 += first[cell[7] + 7 * n_cells];
     }
-    for (uint32_t t = 0; t < n * n_trees; t += 8) {
-      const uint16_t* at = at16 + t;
-      s0 += leaves[at[0] - cells];
-      s1 += leaves[at[1] + 0 * cells];
-      s2 += leaves[at[2] + 1 * cells];
-      s3 += leaves[at[3] + 2 * cells];
-      s4 += leaves[at[4] + 3 * cells];
-      s5 += leaves[at[5] + 4 * cells];
-      s6 += leaves[at[6] + 5 * cells];
-      s7 += leaves[at[7] + 6 * cells];
-      leaves += 8 * cells;
-    }
+    n_waiting = n;
   }
-  sums[0] = s0, sums[1] = s1, sums[2] = s2, sums[3] = s3, sums[4] = s4, sums[5] = s5, sums[6] = s6, sums[7] = s7;
+  const double sums[8] = {s0, s1, s2, s3, s4, s5, s6, s7};
   return sum_of_8(sums);
 }
 
@@ -273,7 +285,8 @@ BIDML_AVX512 double leafwise(const LeafwiseForest& forest, const uint8_t* ranks)
   for (uint32_t chunk = 0; chunk < forest.n_chunks; ++chunk) {
 #pragma GCC unroll 8
     for (uint32_t b = 0; b < 8; ++b) {
-      const __mmask64 says_false = decide<wide>(lanes, block + b * 192);
+      const __mmask64 says_false =
+          _mm512_cmpgt_epu8_mask(look_up<wide>(lanes, block + b * 192), _mm512_load_si512(block + b * 192 + 64));
       __m512i next = _mm512_mask_mov_epi8(following, _cvtu64_mask64(true_leaf[b]), leaf_codes);
       next = _mm512_mask_mov_epi8(next, says_false, _mm512_load_si512(block + b * 192 + 128));
       for (uint32_t stride = 1; stride < leafwise_stride(parts); stride *= 2) {

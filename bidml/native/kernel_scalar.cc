@@ -64,7 +64,7 @@ double complete(const CompleteForest& forest, const uint8_t* ranks) noexcept {
         for (uint32_t j = 0; j < 8; ++j) {
           const uint32_t t = first + j;
           const uint8_t* node = group + t / trees_per_block * 128 + t % trees_per_block * cells + at[j];
-          at[j] = 2 * at[j] + (ranks[node[0]] > node[64]);
+          at[j] = 2 * at[j] + (uint32_t(ranks[node[0]] + node[64]) > 254);
         }
       }
       for (uint32_t j = 0; j < 8; ++j) sums[j] += leaves[(first + j) * cells + at[j] - cells];

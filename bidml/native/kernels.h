@@ -13,8 +13,9 @@ namespace bidml {
 
 // Trees of depth ≤ D as complete binary trees without pointers. Tree t has 2^D cells in heap order: cell 0 is unused,
 // cell 1 the root, 2i and 2i+1 the true and false side of i; below a leaf that comes early, nodes that never say false.
-// 64 cells form a block: 64 lane indices, then 64 ranks. A group is 8 blocks: 512 >> D trees; the last is padded with
-// trees of zeros.
+// 64 cells form a block: 64 lane indices, then 64 bars. A rank r says false, r > k, exactly when r + bar > 254: the bar
+// is 254 - k, or 0 for never (ranks end at 254), so that the average of rank and bar has the answer in its sign bit.
+// A group is 8 blocks: 512 >> D trees; the last is padded with trees of zeros.
 struct CompleteForest {
   const uint8_t* blocks;  // (n_groups * 8, 2, 64)
   const double* leaves;   // (n_groups * (512 >> D), 2^D)

@@ -202,8 +202,8 @@ HeadLanes lanes_of(const HeadView& head) {
   for (const Lane& lane : plan.lanes) longest = std::max<size_t>(longest, lane.n_values);
   if (plan.lanes.size() > kByteLanes) {
     plan.why_not_bytes = std::to_string(plan.lanes.size()) + " lanes of at most " + std::to_string(kByteLanes);
-  } else if (longest > 256) {
-    plan.why_not_bytes = "a column has " + std::to_string(longest - 1) + " thresholds of at most 255";
+  } else if (longest > kByteValues) {
+    plan.why_not_bytes = "a column has " + std::to_string(longest - 1) + " thresholds of at most " + std::to_string(kByteValues - 1);
   } else {
     plan.bytes = true;
     return plan;

@@ -40,11 +40,12 @@ struct HeadLanes {
   std::vector<Lane> lanes;
   std::vector<LaneNode> nodes;                 // (n_nodes,)
   std::vector<std::vector<uint32_t>> bit_sets;  // of position lanes: words of 32
-  bool bytes = false;  // every lane fits a byte, and there are at most kByteLanes of them, none of kind position
+  bool bytes = false;  // at most kByteLanes lanes of at most kByteValues, none of kind position
   std::string why_not_bytes;
 };
 
 constexpr size_t kByteLanes = 128;
+constexpr size_t kByteValues = 255;  // ranks 0 .. 254: LightGBM's default of 255 bins fits
 
 HeadLanes lanes_of(const HeadView& head);
 
