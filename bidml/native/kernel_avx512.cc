@@ -265,49 +265,61 @@ BIDML_AVX512 double complete_any(const CompleteForest& forest, const uint8_t* ra
   return forest.n_lanes <= 64 ? complete_lanes<false>(forest, ranks) : complete_lanes<true>(forest, ranks);
 }
 
-// A chunk of 8 blocks. Each has a slot of 128 bytes: the successors of its 64 nodes, then of its 64 leaf codes, which
-// lead to themselves.
+// Each block of a chunk has a slot of 128 bytes: the successors of its 64 nodes, then of its 64 leaf codes, which lead
+// to themselves.
+using LeafwiseSlots = uint8_t[8][128];
+
+constexpr uint8_t kLeafCode = 64;
+
+BIDML_INLINE __m512i node_numbers() {
+  return _mm512_set_epi64(0x3F3E3D3C3B3A3938, 0x3736353433323130, 0x2F2E2D2C2B2A2928, 0x2726252423222120,
+                          0x1F1E1D1C1B1A1918, 0x1716151413121110, 0x0F0E0D0C0B0A0908, 0x0706050403020100);
+}
+
+template <bool wide, uint32_t parts>
+BIDML_INLINE void stride_chunk(const Lanes<wide>& lanes, const uint8_t* block, const uint64_t* true_leaf,
+                               LeafwiseSlots& slots) {
+  const __m512i following = _mm512_add_epi8(node_numbers(), _mm512_set1_epi8(1));
+  const __m512i leaf_codes = _mm512_add_epi8(node_numbers(), _mm512_set1_epi8(kLeafCode));
+#pragma GCC unroll 8
+  for (uint32_t b = 0; b < 8; ++b, block += 192) {
+    const __mmask64 says_false = _mm512_cmpgt_epu8_mask(look_up<wide>(lanes, block), _mm512_load_si512(block + 64));
+    __m512i next = _mm512_mask_mov_epi8(following, _cvtu64_mask64(true_leaf[b]), leaf_codes);
+    next = _mm512_mask_mov_epi8(next, says_false, _mm512_load_si512(block + 128));
+    for (uint32_t stride = 1; stride < leafwise_stride(parts); stride *= 2) {
+      next = _mm512_permutex2var_epi8(next, next, leaf_codes);
+    }
+    _mm512_store_si512(slots[b], next);
+  }
+}
+
+// As for complete trees, a chunk is chased while the next one is decided.
 template <bool wide, uint32_t parts>
 BIDML_AVX512 double leafwise(const LeafwiseForest& forest, const uint8_t* ranks) noexcept {
   const Lanes<wide> lanes = load_lanes<wide>(ranks);
-  alignas(64) uint8_t slots[8][128];
-  const __m512i index = _mm512_set_epi8(
-      63, 62, 61, 60, 59, 58, 57, 56, 55, 54, 53, 52, 51, 50, 49, 48, 47, 46, 45, 44, 43, 42, 41, 40, 39, 38, 37, 36, 35,
-      34, 33, 32, 31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4,
-      3, 2, 1, 0);
-  const __m512i following = _mm512_add_epi8(index, _mm512_set1_epi8(1));
-  const __m512i leaf_codes = _mm512_add_epi8(index, _mm512_set1_epi8(64));
-  for (auto& slot : slots) _mm512_store_si512(slot + 64, leaf_codes);
+  alignas(64) LeafwiseSlots slots[2];
+  for (uint32_t i = 0; i < 16; ++i) {
+    _mm512_store_si512(slots[i / 8][i % 8] + kLeafCode,
+                       _mm512_add_epi8(node_numbers(), _mm512_set1_epi8(kLeafCode)));
+  }
   double s[8] = {};
-  const uint8_t* block = forest.blocks;
-  const double* leaves = forest.leaves;
-  const uint64_t* true_leaf = forest.true_leaf;
-  for (uint32_t chunk = 0; chunk < forest.n_chunks; ++chunk) {
-#pragma GCC unroll 8
-    for (uint32_t b = 0; b < 8; ++b) {
-      const __mmask64 says_false =
-          _mm512_cmpgt_epu8_mask(look_up<wide>(lanes, block + b * 192), _mm512_load_si512(block + b * 192 + 64));
-      __m512i next = _mm512_mask_mov_epi8(following, _cvtu64_mask64(true_leaf[b]), leaf_codes);
-      next = _mm512_mask_mov_epi8(next, says_false, _mm512_load_si512(block + b * 192 + 128));
-      for (uint32_t stride = 1; stride < leafwise_stride(parts); stride *= 2) {
-        next = _mm512_permutex2var_epi8(next, next, leaf_codes);
-      }
-      _mm512_store_si512(slots[b], next);
+  const double* leaves = forest.leaves - kLeafCode;
+  stride_chunk<wide, parts>(lanes, forest.blocks, forest.true_leaf, slots[0]);
+  for (uint32_t chunk = 0; chunk < forest.n_chunks; ++chunk, leaves += 8 * 64) {
+    if (const uint32_t next = chunk + 1; next < forest.n_chunks) {
+      stride_chunk<wide, parts>(lanes, forest.blocks + next * (8 * 192), forest.true_leaf + next * 8, slots[next % 2]);
     }
-    const uint32_t steps = forest.steps[chunk];
+    const LeafwiseSlots& mine = slots[chunk % 2];
     for (uint32_t part = 0; part < parts; ++part) {
       uint32_t at[8];
       for (uint32_t& code : at) code = part * (64 / parts);
-      for (uint32_t step = 0; step < steps; ++step) {
+      for (uint32_t step = 0; step < forest.steps[chunk]; ++step) {
 #pragma GCC unroll 8
-        for (uint32_t b = 0; b < 8; ++b) at[b] = slots[b][at[b]];
+        for (uint32_t b = 0; b < 8; ++b) at[b] = mine[b][at[b]];
       }
 #pragma GCC unroll 8
-      for (uint32_t b = 0; b < 8; ++b) s[b] += leaves[int64_t(b * 64) - 64 + at[b]];
+      for (uint32_t b = 0; b < 8; ++b) s[b] += leaves[b * 64 + at[b]];
     }
-    block += 8 * 192;
-    leaves += 8 * 64;
-    true_leaf += 8;
   }
   return sum_of_8(s);
 }
