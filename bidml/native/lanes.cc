@@ -104,37 +104,30 @@ class Planner {
 
   // One lane if NaN's rank can serve all nodes; else the nodes that send NaN one way, and the others.
   void thresholds(int column, const std::vector<size_t>& nodes) {
-    if (nodes.empty()) return;
-    double least_true = kInfinity, greatest_false = -kInfinity;
-    for (size_t node : nodes) {
-      const double threshold = head_.trees.threshold[node];
-      if (missing_true(node)) {
-        least_true = std::min(least_true, threshold);
-      } else {
-        greatest_false = std::max(greatest_false, threshold);
-      }
-    }
-    if (greatest_false < least_true) {
-      threshold_lane(column, nodes, greatest_false);
+    std::vector<size_t> to_true, to_false;
+    for (size_t node : nodes) (missing_true(node) ? to_true : to_false).push_back(node);
+    const auto is_lower = [this](size_t a, size_t b) { return head_.trees.threshold[a] < head_.trees.threshold[b]; };
+    if (to_true.empty() || to_false.empty() ||
+        is_lower(*std::max_element(to_false.begin(), to_false.end(), is_lower),
+                 *std::min_element(to_true.begin(), to_true.end(), is_lower))) {
+      if (!nodes.empty()) threshold_lane(column, nodes);
       return;
     }
-    for (const bool side : {true, false}) {
-      std::vector<size_t> some;
-      for (size_t node : nodes) {
-        if (missing_true(node) == side) some.push_back(node);
-      }
-      threshold_lane(column, some, side ? -kInfinity : kInfinity);
-    }
+    threshold_lane(column, to_true);
+    threshold_lane(column, to_false);
   }
 
-  // NaN ranks just above `greatest_false`.
-  void threshold_lane(int column, const std::vector<size_t>& nodes, double greatest_false) {
+  // NaN ranks just above the last threshold whose node sends it to the false side.
+  void threshold_lane(int column, const std::vector<size_t>& nodes) {
     Lane lane;
     lane.column = column;
     for (size_t node : nodes) lane.steps.push_back(head_.trees.threshold[node]);
     sort_distinct(lane.steps);
     lane.n_values = uint32_t(lane.steps.size()) + 1;
-    lane.missing = uint32_t(std::upper_bound(lane.steps.begin(), lane.steps.end(), greatest_false) - lane.steps.begin());
+    for (size_t node : nodes) {
+      const auto k = uint32_t(position(lane.steps, head_.trees.threshold[node]));
+      if (!missing_true(node)) lane.missing = std::max(lane.missing, k + 1);
+    }
     for (size_t node : nodes) {
       const size_t k = position(lane.steps, head_.trees.threshold[node]);
       plan_.nodes[node] = {uint32_t(plan_.lanes.size()), uint32_t(k)};
@@ -232,6 +225,8 @@ std::vector<double> breakpoints(const std::vector<SlotLane>& lanes) {
     points.insert(points.end(), steps.begin(), steps.end());
   }
   sort_distinct(points);
+  // No x is beyond +inf.
+  if (!points.empty() && points.back() == kInfinity) points.pop_back();
   return points;
 }
 

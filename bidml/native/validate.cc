@@ -117,7 +117,8 @@ class Checker {
              "export the model again");
       demand(t.mode[i] == kLeq || t.mode[i] == kMember, "a node's mode is 0 or 6", std::to_string(t.mode[i]),
              "export the model again");
-      demand(std::isfinite(t.threshold[i]), "a threshold is finite", text(t.threshold[i]), "export the model again");
+      // LightGBM splits missing values from all others by a threshold of +inf.
+      demand(!std::isnan(t.threshold[i]), "a threshold is a number", text(t.threshold[i]), "export the model again");
       demand((t.missing_true[i] & ~int64_t{1}) == 0, "missing_true is 0 or 1", std::to_string(t.missing_true[i]),
              "export the model again");
       demand(depth[i] != unreached, "every node belongs to one tree", "node " + std::to_string(i) + " in none before it",

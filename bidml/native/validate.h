@@ -7,7 +7,7 @@ namespace bidml {
 
 // Throws std::invalid_argument("rule; found value; remedy") for the first thing wrong. Afterwards every node belongs to
 // exactly one tree, children follow their parents, depth is bounded, and all numbers are finite (lookup values may be
-// NaN), so that builders and walkers need no check.
+// NaN, thresholds infinite), so that builders and walkers need no check.
 void validate(const std::vector<HeadView>& heads, int n_numbers, int n_categories);
 
 }  // namespace bidml

@@ -122,7 +122,7 @@ def random_trees(shape: RandomShape, rng: np.random.Generator) -> Trees:
 def _grow(builder: TreesBuilder, shape: RandomShape, rng: np.random.Generator, depth: int) -> int:
     column = int(rng.integers(shape.n_columns))
     if rng.random() < shape.member_chance:
-        members = rng.choice(shape.values, size=int(rng.integers(0, 5))).tolist()
+        members = rng.choice(shape.values[np.isfinite(shape.values)], size=int(rng.integers(0, 5))).tolist()
         node = builder.member(column, members, missing_true=bool(rng.random() < shape.missing_chance))
     else:
         threshold = float(rng.choice(shape.values))

@@ -101,6 +101,7 @@ def test_100_000_rows_on_thresholds_find_the_leaves_of_the_double_walk(kind, tra
 
 POOLS = {
     "few": np.array([-1.0, 0.0, 0.5, 2.0]),
+    "infinite": np.array([-np.inf, -1.0, 0.0, 1.0, np.inf]),
     "zeros": np.array([0.0, -0.0, 1e-35, -1e-35, 5e-324, -5e-324, 1.7e308, -1.7976931348623157e308]),
     "integers": np.arange(-20.0, 21.0),
     "many": np.random.default_rng(0).normal(size=3_000).round(2),
