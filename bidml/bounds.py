@@ -9,7 +9,8 @@ from __future__ import annotations
 import operator
 from array import array
 from collections.abc import Iterable, Sequence
-from math import inf, isfinite, isinf
+from itertools import pairwise
+from math import inf, isinf, isnan
 from typing import Final
 
 from bidml.blueprint import Blueprint, Column, Head, Lookup, NodeMode, Rewrite, Trees
@@ -131,7 +132,7 @@ class _Checker:
                 "leave them out",
             )
         else:
-            self._trees(name, head.trees, len(head.columns))
+            self._trees(name, head.trees, head.columns)
 
     def _column(self, name: str, column: Column) -> None:
         if column.lookup is None:
@@ -205,7 +206,7 @@ class _Checker:
             "clip the encoding",
         )
 
-    def _trees(self, name: str, t: Trees, n_columns: int) -> None:
+    def _trees(self, name: str, t: Trees, columns: Sequence[Column]) -> None:
         for field, typecode in _TYPECODES.items():
             values = getattr(t, field)
             self.demand(
@@ -213,7 +214,7 @@ class _Checker:
                 f"{name}.{field} is an array {typecode}",
                 type(values),
             )
-        n, n_leaves = t.n_nodes, len(t.leaf)
+        n, n_columns = t.n_nodes, len(columns)
         self.demand(
             0 < t.n_trees <= MAX_TREES, f"{name} has 1 to {MAX_TREES} trees", t.n_trees, "train fewer trees"
         )
@@ -236,8 +237,11 @@ class _Checker:
             f"a node of {name} is LEQ or MEMBER",
             sorted(set(t.mode)),
         )
+        # LightGBM splits missing values from all others by a threshold of +inf.
         self.demand(
-            all(map(isfinite, t.threshold)), f"the thresholds of {name} are finite", "NaN or infinity"
+            all(threshold > -inf for threshold in t.threshold),
+            f"the thresholds of {name} are numbers above -inf",
+            "NaN or -inf",
         )
         for flag in ("missing_true", "true_is_leaf", "false_is_leaf"):
             values = getattr(t, flag)
@@ -247,10 +251,11 @@ class _Checker:
             f"a leaf of {name} is finite, at most {MAX_ABS_LEAF:g}",
             _first(leaf for leaf in t.leaf if not abs(leaf) <= MAX_ABS_LEAF),
         )
-        self._membership(name, t)
-        self._structure(name, t, n, n_leaves)
+        self._membership(name, t, columns)
+        self._structure(name, t, n, len(t.leaf))
 
-    def _membership(self, name: str, t: Trees) -> None:
+    def _membership(self, name: str, t: Trees, columns: Sequence[Column]) -> None:
+        """What onnxruntime needs of a set: members that are C ints, at least one, and x an integer."""
         n_members = t.mode.count(NodeMode.MEMBER)
         if not n_members and not t.membership:
             return
@@ -260,10 +265,21 @@ class _Checker:
             f"each MEMBER node of {name} has one set closed by NaN",
             f"{len(t.membership) - len(sets)} sets for {n_members} nodes",
         )
+        ends = [i for i, member in enumerate(t.membership) if member != member]
+        self.demand(
+            ends[0] > 0 and all(end - start > 1 for start, end in pairwise(ends)),
+            f"each set of {name} has a member",
+            "an empty set",
+        )
         self.demand(
             all(0.0 <= member <= MAX_MEMBER and member.is_integer() for member in sets),
             f"the members of {name}'s sets are integers from 0 to {MAX_MEMBER}",
             "another one",
+        )
+        plain = {i for i, column in enumerate(columns) if column.rewrite is not Rewrite.TRUNCATE}
+        read = {column for column, mode in zip(t.column, t.mode, strict=True) if mode == NodeMode.MEMBER}
+        self.demand(
+            not plain & read, f"the columns of {name}'s MEMBER nodes are truncated", sorted(plain & read)
         )
         thresholds = [x for x, mode in zip(t.threshold, t.mode, strict=True) if mode == NodeMode.MEMBER]
         self.demand(
@@ -309,6 +325,14 @@ class _Checker:
             f"every leaf of {name} is used and exists",
             _first(sorted(set(leaves) ^ set(range(n_leaves)))),
         )
+        n_of_one_leaf = sum(
+            t.true_is_leaf[i] & t.false_is_leaf[i] and t.true_child[i] == t.false_child[i] for i in t.roots
+        )
+        self.demand(
+            len(leaves) == n_leaves + n_of_one_leaf,
+            f"a leaf of {name} is used once, or is a tree by itself",
+            f"{len(leaves)} uses of {n_leaves}",
+        )
         self.demand(
             deepest <= MAX_DEPTH,
             f"a tree of {name} is at most {MAX_DEPTH} nodes deep",
@@ -318,10 +342,8 @@ class _Checker:
 
 
 def _all_within(values: array[float], bound: float) -> bool:
-    if not values:
-        return True
-    return (
-        not any(value != value for value in values) and max(values) <= bound and min(values) >= -bound < inf
+    return len(values) == 0 or (
+        not any(map(isnan, values)) and max(values) <= bound and min(values) >= -bound
     )
 
 

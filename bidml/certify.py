@@ -6,6 +6,7 @@ The trees are bit-equal, summed in tree order; what follows (exp, ln, the price)
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,6 +136,15 @@ def _with_margins(model: Any) -> bytes:
     return data
 
 
+def _evaluate_by_scorer(data: bytes, check: SelfCheck) -> Mapping[str, Sequence[float]]:
+    from bidml.score import Scorer
+
+    found = {name: array("d", bytes(8 * check.n_rows)) for name in check.expected}
+    Scorer(parse_artifact(data)).score_many(check.columns, found)
+    return found
+
+
 ORACLE: Final = Evaluator("the oracle", _evaluate_by_oracle, tree_order=True)
 ONNXRUNTIME: Final = Evaluator("onnxruntime", _evaluate_by_onnxruntime, tree_order=True)
-DEFAULT_EVALUATORS: Final = (ONNXRUNTIME,)
+SCORER: Final = Evaluator("bidml.score", _evaluate_by_scorer, tree_order=False)
+DEFAULT_EVALUATORS: Final = (ONNXRUNTIME, SCORER)

@@ -138,11 +138,11 @@ def _column_function(column: Column) -> Callable[[Row], float]:
     if rewrite is Rewrite.ZERO_IS_MISSING:
         return lambda row: nan if abs(raw(row)) <= LIGHTGBM_ZERO else raw(row)
     if rewrite is Rewrite.TRUNCATE:
-        return lambda row: _truncated(raw(row))
+        return lambda row: truncated(raw(row))
     return raw
 
 
-def _truncated(x: float) -> float:
+def truncated(x: float) -> float:
     return float(math.trunc(x)) if math.isfinite(x) else x
 
 
