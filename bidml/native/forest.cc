@@ -210,44 +210,40 @@ WalkForest build_walk(const TreeReader& reader, const Order& order, Arena& arena
 
 WideForest build_wide(const TreeReader& reader, const HeadLanes& lanes, Arena& arena) {
   std::vector<WideNode> nodes;
-  std::vector<int32_t> roots;
   std::vector<double> leaves;
-  std::vector<uint32_t> bit_sets, starts;
+  std::vector<uint32_t> roots, bit_sets, starts;
   for (const std::vector<uint32_t>& bits : lanes.bit_sets) {
     starts.push_back(uint32_t(bit_sets.size()));
     bit_sets.insert(bit_sets.end(), bits.begin(), bits.end());
   }
-  for (size_t tree = 0; tree < reader.n_trees(); ++tree) {
-    struct Open {
-      TreeReader::Side at;
-      int64_t parent;
-      bool goes_true;
-    };
-    std::vector<Open> open{{reader.root(tree), -1, false}};
-    while (!open.empty()) {
-      const Open now = open.back();
+  const auto add_leaf = [&] {
+    nodes.push_back({0, ~uint32_t{0}, uint32_t(nodes.size()), 0});
+    leaves.push_back(0.0);
+    return nodes.size() - 1;
+  };
+  for (size_t tree = 0; tree < (reader.n_trees() + 7) / 8 * 8; ++tree) {
+    roots.push_back(uint32_t(add_leaf()));
+    if (tree >= reader.n_trees()) continue;
+    std::vector<std::pair<TreeReader::Side, size_t>> open{{reader.root(tree), roots.back()}};
+    while (!open.empty()) {  // depth first, true side first
+      const auto [at, place] = open.back();
       open.pop_back();
-      int32_t code;
-      if (now.at.is_leaf) {
-        code = ~int32_t(leaves.size());
-        leaves.push_back(reader.leaf(now.at.at));
-      } else {
-        code = int32_t(nodes.size());
-        const LaneNode node = reader.node(now.at.at);
-        const Lane& lane = lanes.lanes[node.lane];
-        const bool is_set = lane.kind == Lane::Kind::position;
-        nodes.push_back({node.lane, is_set ? starts[node.k] : node.k, {0, 0}, is_set ? lane.n_values : 0});
-        open.push_back({reader.side(now.at.at, false), code, false});
-        open.push_back({reader.side(now.at.at, true), code, true});
+      if (at.is_leaf) {
+        leaves[place] = reader.leaf(at.at);
+        continue;
       }
-      if (now.parent < 0) {
-        roots.push_back(code);
-      } else {
-        nodes[size_t(now.parent)].next[now.goes_true ? 0 : 1] = code;
-      }
+      const LaneNode node = reader.node(at.at);
+      const Lane& lane = lanes.lanes[node.lane];
+      const bool is_set = lane.kind == Lane::Kind::position;
+      const size_t side = add_leaf();
+      add_leaf();
+      nodes[place] = {node.lane, is_set ? starts[node.k] : node.k, uint32_t(side), is_set ? lane.n_values : 0};
+      open.push_back({reader.side(at.at, false), side + 1});
+      open.push_back({reader.side(at.at, true), side});
     }
   }
-  return {arena.copy(nodes), arena.copy(bit_sets), arena.copy(leaves), arena.copy(roots), uint32_t(roots.size())};
+  return {arena.copy(nodes),    arena.copy(leaves),     arena.copy(roots),
+          arena.copy(bit_sets), uint32_t(roots.size()), !bit_sets.empty()};
 }
 
 // ---- sorting -----------------------------------------------------------------------------------------------------

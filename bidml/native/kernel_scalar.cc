@@ -109,21 +109,38 @@ double walk(const WalkForest& forest, const uint8_t* ranks) noexcept {
 
 const Kernels kScalarKernels = {portable_hash, find, combine, find_codes, complete_any, nullptr, walk};
 
-double wide_walk(const WideForest& forest, const uint32_t* ranks) noexcept {
+namespace {
+
+template <bool has_sets>
+double wide_walk_of(const WideForest& forest, const uint32_t* ranks) noexcept {
   double sums[8] = {};
-  for (uint32_t t = 0; t < forest.n_trees; ++t) {
-    int32_t at = forest.roots[t];
-    while (at >= 0) {
-      const WideNode& node = forest.nodes[at];
-      const uint32_t rank = ranks[node.lane];
-      const bool goes_true = node.n_values == 0       ? rank <= node.k
-                             : rank < node.n_values ? (forest.bit_sets[node.k + rank / 32] >> rank % 32 & 1) != 0
-                                                    : false;
-      at = node.next[goes_true ? 0 : 1];
-    }
-    sums[t % 8] += forest.leaves[~at];
+  for (uint32_t first = 0; first < forest.n_trees; first += 8) {
+    uint32_t at[8], moved;
+    for (uint32_t j = 0; j < 8; ++j) at[j] = forest.roots[first + j];
+    do {
+      moved = 0;
+      for (uint32_t j = 0; j < 8; ++j) {
+        const WideNode& node = forest.nodes[at[j]];
+        const uint32_t rank = ranks[node.lane];
+        bool says_false = rank > node.k;
+        if (has_sets && node.n_values != 0) {
+          // The bound holds for every row that was encoded; a row misused must still not read beyond its set.
+          says_false = rank >= node.n_values || (forest.bit_sets[node.k + rank / 32] >> rank % 32 & 1) == 0;
+        }
+        const uint32_t next = node.side + says_false;
+        moved |= next ^ at[j];
+        at[j] = next;
+      }
+    } while (moved != 0);
+    for (uint32_t j = 0; j < 8; ++j) sums[j] += forest.leaves[at[j]];
   }
   return sum_of_8(sums);
+}
+
+}  // namespace
+
+double wide_walk(const WideForest& forest, const uint32_t* ranks) noexcept {
+  return forest.has_sets ? wide_walk_of<true>(forest, ranks) : wide_walk_of<false>(forest, ranks);
 }
 
 const Kernels& kernels_of(Isa isa) {

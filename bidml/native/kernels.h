@@ -49,19 +49,20 @@ struct WalkForest {
   uint32_t n_trees;       // a multiple of 8; the padding is trees of one leaf, zero
 };
 
-// The same over 32-bit lanes, any number of them, with membership.
+// The same over 32-bit lanes, any number of them, with membership. A leaf is a node that is its own true side, always.
 struct WideNode {
   uint32_t lane;
-  uint32_t k;       // rank; or the start of a bit set
-  int32_t next[2];  // true, false side: a node, or ~leaf
+  uint32_t k;         // rank; or the start of a bit set
+  uint32_t side;      // the true side; the false side is the next node
   uint32_t n_values;  // of the lane, where k is a bit set; else 0
 };
 struct WideForest {
   const WideNode* nodes;
-  const uint32_t* bit_sets;
-  const double* leaves;
-  const int32_t* roots;  // (n_trees,): a node, or ~leaf
-  uint32_t n_trees;      // not padded
+  const double* leaves;      // (n_nodes,), of leaf nodes
+  const uint32_t* roots;     // (n_trees,)
+  const uint32_t* bit_sets;  // words of 32
+  uint32_t n_trees;          // a multiple of 8; the padding is trees of one leaf, zero
+  bool has_sets;
 };
 
 struct Kernels {
