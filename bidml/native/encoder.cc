@@ -129,7 +129,7 @@ struct NumberTables {
 
 Encoder::Encoder(const std::vector<HeadView>& heads, const std::vector<HeadLanes>& lanes, int n_numbers,
                  int n_categories, const Kernels& kernels, Arena& arena)
-    : find_(kernels.find), find_codes_(kernels.find_codes) {
+    : find_(kernels.find), locate_(kernels.locate), confirm_(kernels.confirm), find_codes_(kernels.find_codes) {
   std::vector<std::vector<Use>> uses(static_cast<size_t>(n_categories));
   std::vector<std::vector<PlacedLane>> placed(static_cast<size_t>(n_numbers));
   size_t end = 0;

@@ -109,11 +109,11 @@ std::vector<HeadInfo> Engine::info() const {
 void Engine::clear(Row& row) const noexcept { std::memcpy(bytes_of(row), impl_->encoder.blank(), row_bytes()); }
 
 void Engine::set_category(Row& row, int slot, const char* utf8, size_t size) const noexcept {
-  impl_->encoder.set_category(bytes_of(row), slot, size == 0 ? "" : utf8, size);
+  impl_->encoder.set_category(bytes_of(row), slot, utf8, size);
 }
 
 void Engine::set_categories(Row& row, int first, int count, const std::string_view* text) const noexcept {
-  for (int i = 0; i < count; ++i) set_category(row, first + i, text[i].data(), text[i].size());
+  impl_->encoder.set_categories(bytes_of(row), first, count, text);
 }
 
 void Engine::set_numbers(Row& row, int first, int count, const double* values) const noexcept {

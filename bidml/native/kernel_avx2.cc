@@ -197,11 +197,19 @@ const std::byte* find(const StringTable& table, const char* text, size_t size) n
   return kScalarKernels.find(table, text, size);
 }
 
+const std::byte* locate(const StringTable& table, const char* text, size_t size) noexcept {
+  return kScalarKernels.locate(table, text, size);
+}
+
+const std::byte* confirm(const StringTable& table, const std::byte* cell, const char* text, size_t size) noexcept {
+  return kScalarKernels.confirm(table, cell, text, size);
+}
+
 double walk(const WalkForest& forest, const uint8_t* ranks) noexcept { return kScalarKernels.walk(forest, ranks); }
 
 }  // namespace
 
-const Kernels kAvx2Kernels = {portable_hash, find, combine, find_codes, complete_any, nullptr, walk};
+const Kernels kAvx2Kernels = {portable_hash, find, locate, confirm, combine, find_codes, complete_any, nullptr, walk};
 
 }  // namespace bidml
 

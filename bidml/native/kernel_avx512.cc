@@ -48,7 +48,7 @@ BIDML_INLINE uint64_t hash_short(__m512i text, size_t size, uint64_t seed) {
   return finish_hash(_mm512_aesenc_epi128(_mm512_xor_si512(text, key), key));
 }
 
-BIDML_AVX512 uint64_t hash_long(const char* text, size_t size, uint64_t seed) {
+__attribute__((noinline)) BIDML_AVX512 uint64_t hash_long(const char* text, size_t size, uint64_t seed) {
   const __m512i key = hash_key(size, seed);
   __m512i state = key;
   for (; size > 64; size -= 64, text += 64) {
@@ -61,21 +61,30 @@ BIDML_AVX512 uint64_t hash(const char* text, size_t size, uint64_t seed) {
   return size <= 64 ? hash_short(load_text(text, size), size, seed) : hash_long(text, size, seed);
 }
 
-__attribute__((noinline)) BIDML_AVX512 const std::byte* find_long(const StringTable& table, const char* text,
-                                                                  size_t size) noexcept {
-  const std::byte* cell = table.cell(hash_long(text, size, table.seed));
-  return table.payload(cell,
-                       StringTable::size_of(cell) == size && std::memcmp(table.key_of(cell), text, size) == 0);
+BIDML_INLINE const std::byte* confirm_short(const StringTable& table, const std::byte* cell, __m512i text,
+                                            size_t size) {
+  // A stored key may end before `size` bytes, then other bytes of the arena are compared: the sizes differ anyway.
+  const __mmask64 differs =
+      _mm512_mask_cmpneq_epi8_mask(_bzhi_u64(~uint64_t{0}, unsigned(size)), text, _mm512_loadu_si512(table.key_of(cell)));
+  return table.payload(cell, (uint64_t(differs) | (StringTable::size_of(cell) ^ size)) == 0);
+}
+
+BIDML_AVX512 const std::byte* locate(const StringTable& table, const char* text, size_t size) noexcept {
+  const std::byte* cell = table.cell(hash(text, size, table.seed));
+  _mm_prefetch(reinterpret_cast<const char*>(cell), _MM_HINT_T0);
+  return cell;
+}
+
+BIDML_AVX512 const std::byte* confirm(const StringTable& table, const std::byte* cell, const char* text,
+                                      size_t size) noexcept {
+  if (__builtin_expect(size > 64, 0)) return kScalarKernels.confirm(table, cell, text, size);
+  return confirm_short(table, cell, load_text(text, size), size);
 }
 
 BIDML_AVX512 const std::byte* find(const StringTable& table, const char* text, size_t size) noexcept {
-  if (__builtin_expect(size > 64, 0)) return find_long(table, text, size);
+  if (__builtin_expect(size > 64, 0)) return confirm(table, locate(table, text, size), text, size);
   const __m512i bytes = load_text(text, size);
-  const std::byte* cell = table.cell(hash_short(bytes, size, table.seed));
-  // A stored key may end before `size` bytes, then other bytes of the arena are compared: the sizes differ anyway.
-  const __mmask64 differs =
-      _mm512_mask_cmpneq_epi8_mask(_bzhi_u64(~uint64_t{0}, unsigned(size)), bytes, _mm512_loadu_si512(table.key_of(cell)));
-  return table.payload(cell, (uint64_t(differs) | (StringTable::size_of(cell) ^ size)) == 0);
+  return confirm_short(table, table.cell(hash_short(bytes, size, table.seed)), bytes, size);
 }
 
 BIDML_AVX512 void combine(std::byte* out, const std::byte* a, const std::byte* b, const std::byte* blank,
@@ -344,7 +353,7 @@ double walk(const WalkForest& forest, const uint8_t* ranks) noexcept { return kS
 
 }  // namespace
 
-const Kernels kAvx512Kernels = {hash, find, combine, find_codes, complete_any, leafwise_any, walk};
+const Kernels kAvx512Kernels = {hash, find, locate, confirm, combine, find_codes, complete_any, leafwise_any, walk};
 
 }  // namespace bidml
 

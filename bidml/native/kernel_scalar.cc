@@ -6,10 +6,19 @@
 namespace bidml {
 namespace {
 
-const std::byte* find(const StringTable& table, const char* text, size_t size) noexcept {
+const std::byte* locate(const StringTable& table, const char* text, size_t size) noexcept {
   const std::byte* cell = table.cell(portable_hash(text, size, table.seed));
-  const bool found = StringTable::size_of(cell) == size && std::memcmp(table.key_of(cell), text, size) == 0;
-  return table.payload(cell, found);
+  __builtin_prefetch(cell);
+  return cell;
+}
+
+const std::byte* confirm(const StringTable& table, const std::byte* cell, const char* text, size_t size) noexcept {
+  return table.payload(cell,
+                       StringTable::size_of(cell) == size && std::memcmp(table.key_of(cell), text, size) == 0);
+}
+
+const std::byte* find(const StringTable& table, const char* text, size_t size) noexcept {
+  return confirm(table, locate(table, text, size), text, size);
 }
 
 void combine(std::byte* out, const std::byte* a, const std::byte* b, const std::byte* blank, size_t n) noexcept {
@@ -107,7 +116,7 @@ double walk(const WalkForest& forest, const uint8_t* ranks) noexcept {
 
 }  // namespace
 
-const Kernels kScalarKernels = {portable_hash, find, combine, find_codes, complete_any, nullptr, walk};
+const Kernels kScalarKernels = {portable_hash, find, locate, confirm, combine, find_codes, complete_any, nullptr, walk};
 
 namespace {
 

@@ -1,0 +1,157 @@
+"""Instructions per call, counted by callgrind: the regression test that a busy machine cannot disturb.
+
+    python -m benchmarks.count_instructions [--check | --update]
+
+Under valgrind each case runs 1,000 calls, and one more process none; the difference divided by the calls is
+what one call costs, a handful of interpreter instructions included. Valgrind knows no AVX-512, so the AVX2
+and the portable kernels are counted. `--check` fails where a count exceeds `instructions.json` by 3 %;
+`--update` rewrites it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+from array import array
+from collections.abc import Callable
+from pathlib import Path
+
+COMMITTED = Path(__file__).with_name("instructions.json")
+TOLERANCE = 0.03
+N_CALLS = 1_000
+NO_CASE = "none"
+N_NUMBERS, N_CATEGORIES = 24, 16
+ISAS = ("avx2", "scalar")
+
+
+def full_trees(n_trees: int, depth: int, n_columns: int, rng: random.Random):
+    """Complete trees in blueprint arrays, thresholds on a grid of 200 values."""
+    from bidml.blueprint import Trees
+
+    trees = Trees(
+        *(array("q"), array("q"), array("B"), array("d"), array("q"), array("q")),
+        *(array("q"), array("q"), array("q"), array("d"), array("d")),
+    )
+    n_inner = 2**depth - 1
+    for _ in range(n_trees):
+        first_node, first_leaf = len(trees.column), len(trees.leaf)
+        trees.roots.append(first_node)
+        for i in range(n_inner):
+            trees.column.append(rng.randrange(n_columns))
+            trees.mode.append(0)
+            trees.threshold.append(rng.randrange(200) / 200)
+            trees.missing_true.append(0)
+            is_last = 2 * i + 1 >= n_inner
+            base = first_leaf - n_inner if is_last else first_node
+            trees.true_child.append(base + 2 * i + 1)
+            trees.false_child.append(base + 2 * i + 2)
+            trees.true_is_leaf.append(int(is_last))
+            trees.false_is_leaf.append(int(is_last))
+        trees.leaf.extend(rng.uniform(-0.1, 0.1) for _ in range(n_inner + 1))
+    return trees
+
+
+def cases(isa: str) -> dict[str, Callable[[], object]]:
+    """The fixed workloads, by name."""
+    from bidml.blueprint import Column, Head, Lookup
+    from bidml.score._native import Engine
+
+    rng = random.Random(1)
+    slots = {f"n{i}": (False, i) for i in range(N_NUMBERS)} | {
+        f"c{i}": (True, i) for i in range(N_CATEGORIES)
+    }
+    keys = tuple(sorted(f"value-{i:04d}"[: 3 + i % 8] + str(i) for i in range(500)))
+    numbers = tuple(Column(f"n{i}") for i in range(N_NUMBERS))
+    categories = tuple(
+        Column(f"c{i}", Lookup(f"c{i}", keys, array("d", [rng.random() for _ in keys]), 0.5))
+        for i in range(N_CATEGORIES)
+    )
+
+    def engine(columns: tuple[Column, ...], shapes: list[tuple[int, int]]) -> Engine:
+        heads = [Head(columns, full_trees(n, depth, len(columns), rng)) for n, depth in shapes]
+        return Engine(heads, slots, N_NUMBERS, N_CATEGORIES, isa)
+
+    trees_only = engine(numbers, [(300, 5)])
+    bidder = engine(numbers + categories, [(300, 5), (100, 5), (100, 5)])
+    deep = engine(numbers, [(50, 8)])
+    vector = array("d", [rng.random() for _ in range(N_NUMBERS)])
+    texts = [rng.choice(keys) for _ in range(N_CATEGORIES)]
+    return {
+        f"{isa}: 24 numbers, 300 trees of depth 5": lambda: trees_only.score_vector(vector),
+        f"{isa}: 24 numbers, 50 trees of depth 8": lambda: deep.score_vector(vector),
+        f"{isa}: 24 numbers, 16 texts, 300 + 100 + 100 trees of depth 5": lambda: bidder.margins(
+            vector, texts
+        ),
+    }
+
+
+def work(isa: str, case: str) -> None:
+    """What runs under valgrind."""
+    calls = cases(isa)
+    if case == NO_CASE:
+        return
+    for _ in range(N_CALLS):
+        calls[case]()
+
+
+def counted(isa: str, case: str) -> int:
+    """Instructions of the whole process."""
+    command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", sys.executable]
+    command += ["-m", "benchmarks.count_instructions", "--work", isa, case]
+    environment = {**os.environ, "PYTHONHASHSEED": "0", "BIDML_ISA": isa}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    found = re.search(r"Collected\s*:\s*(\d+)", done.stderr)
+    if found is None:
+        raise RuntimeError(f"valgrind reports what it collected; found {done.stderr[-500:]!r}; see its log")
+    return int(found[1])
+
+
+def count() -> dict[str, int]:
+    """Instructions per call of every case."""
+    counts = {}
+    for isa in ISAS:
+        start = counted(isa, NO_CASE)
+        for case in cases(isa):
+            counts[case] = round((counted(isa, case) - start) / N_CALLS)
+            print(f"{counts[case]:>8,}  {case}", flush=True)
+    return counts
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="fail where a count has grown")
+    parser.add_argument("--update", action="store_true", help="write instructions.json")
+    parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.work:
+        work(*arguments.work)
+        return 0
+    if shutil.which("valgrind") is None:
+        print("valgrind is needed to count instructions; it is not installed; install the package valgrind")
+        return 2
+    counts = count()
+    if arguments.update:
+        COMMITTED.write_text(json.dumps(counts, indent=1) + "\n")
+    if not arguments.check:
+        return 0
+    committed = json.loads(COMMITTED.read_text())
+    grown = {
+        case: (committed.get(case), n)
+        for case, n in counts.items()
+        if n > committed.get(case, 0) * (1 + TOLERANCE)
+    }
+    for case, (before, now) in grown.items():
+        print(
+            f"{case}: {now:,} instructions, committed {before}; find the cause, or run --update and say why"
+        )
+    return 1 if grown else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
