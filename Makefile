@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(HOST_PYTHON) -m pip --disable-pip-version-check --python $(BIN)/python
 NATIVE_SOURCES := CMakeLists.txt pyproject.toml $(wildcard bidml/native/*.h bidml/native/*.cc)
-CHECKED := bidml tests training benchmarks
+CHECKED := $(wildcard bidml tests training benchmarks notebooks)
 
 .PHONY: demo test lint types build env clean lock
 

@@ -25,6 +25,8 @@ _LOGARITHMS: Final = (
 )  # near 0 only the absolute difference means anything
 MARGINS: Final = CTR_MARGINS + WIN_MARGINS
 
+_SMALLEST: Final = 1e-290  # the subnormal doubles below are not accurate to 1e-12 themselves
+
 Evaluate = Callable[[bytes, SelfCheck], Mapping[str, Sequence[float]]]
 
 
@@ -73,7 +75,7 @@ def _differences(
     largest = {}
     for name, expected in check.expected.items():
         exact = name in MARGINS and evaluator.tree_order
-        unit = 1.0 if name in _LOGARITHMS else 0.0
+        unit = 1.0 if name in _LOGARITHMS else _SMALLEST
         scores = [_difference(want, have, unit) for want, have in zip(expected, found[name], strict=True)]
         largest[name] = max(scores)
         limit = 0.0 if exact else TOLERANCE
@@ -91,8 +93,7 @@ def _difference(want: float, have: float, unit: float) -> float:
     """The difference relative to `want`, or to `unit` if that is larger; infinite for NaN."""
     if want == have:
         return 0.0
-    scale = max(abs(want), unit)
-    difference = abs(want - have) / scale if scale else math.inf
+    difference = abs(want - have) / max(abs(want), unit)
     return difference if difference == difference else math.inf
 
 

@@ -89,7 +89,11 @@ class NoBidReason(IntEnum):
     @property
     def nbr(self) -> int:
         """The OpenRTB no-bid reason code: 2 invalid request, 0 unknown (commercial reasons have no code)."""
-        return 2 if self in (NoBidReason.INVALID_REQUEST, NoBidReason.INVALID_IMP, NoBidReason.INVALID_FLOOR) else 0
+        return (
+            2
+            if self in (NoBidReason.INVALID_REQUEST, NoBidReason.INVALID_IMP, NoBidReason.INVALID_FLOOR)
+            else 0
+        )
 
 
 DERIVED: Final[Mapping[str, FeatureKind]] = {
@@ -147,12 +151,16 @@ class FeatureSpec:
         object.__setattr__(self, "features", tuple(self.features))
         if not 0 < len(self.features) <= MAX_FEATURES:
             raise SpecError(
-                f"a spec declares 1 to {MAX_FEATURES} features", value=len(self.features), remedy="edit [[features]]"
+                f"a spec declares 1 to {MAX_FEATURES} features",
+                value=len(self.features),
+                remedy="edit [[features]]",
             )
         names = self.names
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
-            raise SpecError("a feature name is declared once", value=repeated, remedy="rename or remove the second one")
+            raise SpecError(
+                "a feature name is declared once", value=repeated, remedy="rename or remove the second one"
+            )
         _check_request_path(self.timestamp_ms_source, "timestamp_ms_source")
 
     @property
@@ -163,7 +171,9 @@ class FeatureSpec:
         for feature in self.features:
             if feature.name == name:
                 return feature
-        raise SpecError("a feature must be declared in the spec", value=name, remedy=f"one of {list(self.names)}")
+        raise SpecError(
+            "a feature must be declared in the spec", value=name, remedy=f"one of {list(self.names)}"
+        )
 
     def categories(self) -> tuple[Feature, ...]:
         return tuple(feature for feature in self.features if feature.kind is FeatureKind.CATEGORY)
@@ -181,14 +191,24 @@ class FeatureSpec:
     def from_json(cls, document: object) -> FeatureSpec:
         """The inverse of `to_json`; raises `SpecError` for anything else than such a document."""
         if not isinstance(document, Mapping) or not set(document) <= {"features", "timestamp_ms_source"}:
-            raise SpecError("a spec has the keys features and timestamp_ms_source", value=document, remedy="remove the others")
+            raise SpecError(
+                "a spec has the keys features and timestamp_ms_source",
+                value=document,
+                remedy="remove the others",
+            )
         rows = document.get("features")
         if not isinstance(rows, Sequence) or isinstance(rows, str):
-            raise SpecError("features is a list of tables", value=rows, remedy="write [[features]] with name, kind, source")
+            raise SpecError(
+                "features is a list of tables",
+                value=rows,
+                remedy="write [[features]] with name, kind, source",
+            )
         features = []
         for row in rows:
             if not isinstance(row, Mapping) or set(row) != {"name", "kind", "source"}:
-                raise SpecError("a feature has exactly name, kind and source", value=row, remedy="complete the table")
+                raise SpecError(
+                    "a feature has exactly name, kind and source", value=row, remedy="complete the table"
+                )
             features.append(Feature(**row))
         return cls(tuple(features), document.get("timestamp_ms_source", "ext.timestamp"))
 
@@ -215,7 +235,9 @@ def _check_source(feature: Feature) -> None:
     elif source.startswith("line_item."):
         if not _LINE_ITEM_FIELD.fullmatch(source):
             raise SpecError(
-                "a line-item field is lower-case letters, digits and _", value=source, remedy="rename the field"
+                "a line-item field is lower-case letters, digits and _",
+                value=source,
+                remedy="rename the field",
             )
     else:
         _check_request_path(source, f"the source of {feature.name}")

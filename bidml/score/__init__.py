@@ -1,8 +1,8 @@
 """The runtime: load one artifact, answer requests. Standard library and bidml's own extension only.
 
-    scorer = Scorer.load("models/champion.onnx")
-    line = scorer.line_item(campaign_id="c42", value_per_click=0.45, cap_cpm=8.0)
-    bid_cpm = scorer.bid(request, line)  # 0.0 = no bid
+scorer = Scorer.load("models/champion.onnx")
+line = scorer.line_item(campaign_id="c42", value_per_click=0.45, cap_cpm=8.0)
+bid_cpm = scorer.bid(request, line)  # 0.0 = no bid
 """
 
 from bidml.contract import NoBidReason

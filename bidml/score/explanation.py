@@ -53,14 +53,14 @@ class Explanation:
             f"pctr                {self.pctr:.6g}",
             f"value               {self.value_cpm:.4f} {self.currency} CPM",
             f"after pacing        {self.unshaded_bid_cpm:.4f}",
-            f"optimum             {self.optimum_cpm:.4f}  (win curve: median {self.win_location:.3f} ln CPM, "
-            f"slope {self.win_shape:.2f})",
+            f"win curve           median {self.win_location:.3f} ln CPM, slope {self.win_shape:.2f}",
+            f"optimum             {self.optimum_cpm:.4f}",
             f"floor, cap          {self.floor_cpm:.4f}, {self.cap_cpm:.4f}",
         ]
         if self.reason is NoBidReason.BID:
             lines.append(
-                f"bid                 {self.bid_cpm:.4f}  ({self.shading_factor:.1%} of value, wins {self.win_rate:.1%}, "
-                f"expected surplus {self.expected_surplus_cpm:.4f})"
+                f"bid                 {self.bid_cpm:.4f}  ({self.shading_factor:.1%} of value, "
+                f"wins {self.win_rate:.1%}, expected surplus {self.expected_surplus_cpm:.4f})"
             )
         else:
             lines.append(f"no bid              {self.reason.name.lower()}")

@@ -62,7 +62,9 @@ class Scorer(_native.NativeScorer):
             super().__init__(artifact.blueprint, _checked_rates(rates), RequestError if strict else None, isa)
         except ValueError as error:
             raise ArtifactError(
-                "the native engine accepts an artifact's arrays", value=str(error), remedy="export the model again"
+                "the native engine accepts an artifact's arrays",
+                value=str(error),
+                remedy="export the model again",
             ) from None
         self.artifact = artifact
         self._feature_slots: dict[str, tuple[bool, int]] = self._slots()
@@ -140,7 +142,12 @@ class Scorer(_native.NativeScorer):
             else:
                 numbers.append((slot, value))
         line = LineItem(
-            self, categories, numbers, value_per_click * (1.0 - margin), float(cap_cpm), float(pacing_multiplier)
+            self,
+            categories,
+            numbers,
+            value_per_click * (1.0 - margin),
+            float(cap_cpm),
+            float(pacing_multiplier),
         )
         line.fields = dict(fields)
         return line
@@ -195,9 +202,13 @@ class Scorer(_native.NativeScorer):
         pricing = any(name in outputs for name in PRICE_OUTPUTS)
         if pricing and (self.blueprint.ctr is None or self.blueprint.win is None):
             raise DataError(
-                "bids need an artifact with a CTR model and a win curve", value=sorted(outputs), remedy="ask for less"
+                "bids need an artifact with a CTR model and a win curve",
+                value=sorted(outputs),
+                remedy="ask for less",
             )
-        prices = [_doubles(name, _column(columns, name), n_rows) if pricing else None for name in PRICE_INPUTS]
+        prices = [
+            _doubles(name, _column(columns, name), n_rows) if pricing else None for name in PRICE_INPUTS
+        ]
         for name, buffer in outputs.items():
             _check_length(name, memoryview(buffer), n_rows)
         self._score_many(n_rows, categories, numbers, prices, [outputs.get(name) for name in BATCH_OUTPUTS])
@@ -244,7 +255,9 @@ def _checked_rates(rates: Mapping[str, float] | None) -> list[tuple[str, float]]
     for code, rate in (rates or {}).items():
         if not is_currency_code(code) or not (isinstance(rate, int | float) and 0.0 < rate < math.inf):
             raise ConfigError(
-                "a rate is a positive number for a currency code", value=(code, rate), remedy='for example {"EUR": 1.08}'
+                "a rate is a positive number for a currency code",
+                value=(code, rate),
+                remedy='for example {"EUR": 1.08}',
             )
     return [(code, float(rate)) for code, rate in (rates or {}).items()]
 
@@ -253,7 +266,9 @@ def _check_amount(name: str, amount: object, *, lowest: float, below: float = ma
     is_number = isinstance(amount, int | float) and not isinstance(amount, bool)
     if not (is_number and lowest <= amount < below):  # type: ignore[operator]
         bounds = f"at least {lowest:g}" if lowest != math.ulp(0.0) else "above 0"
-        raise ConfigError(f"{name} is a number {bounds} and below {below:g}", value=amount, remedy=f"correct {name}")
+        raise ConfigError(
+            f"{name} is a number {bounds} and below {below:g}", value=amount, remedy=f"correct {name}"
+        )
 
 
 def _column(columns: Mapping[str, Any], name: str) -> Any:
@@ -261,13 +276,17 @@ def _column(columns: Mapping[str, Any], name: str) -> Any:
         return columns[name]
     except KeyError:
         raise DataError(
-            f"a batch has the column {name}", value=sorted(columns), remedy="add the column (NaN or '' where missing)"
+            f"a batch has the column {name}",
+            value=sorted(columns),
+            remedy="add the column (NaN or '' where missing)",
         ) from None
 
 
 def _check_length(name: str, column: Sequence[Any] | memoryview, n_rows: int) -> None:
     if len(column) != n_rows:
-        raise DataError(f"{name} has one value per row: {n_rows}", value=len(column), remedy="align the columns")
+        raise DataError(
+            f"{name} has one value per row: {n_rows}", value=len(column), remedy="align the columns"
+        )
 
 
 def _doubles(name: str, column: Any, n_rows: int) -> Any:

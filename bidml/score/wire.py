@@ -1,9 +1,9 @@
 """Protocol buffers, the strict subset that an artifact uses: bytes → `ParsedModel`.
 
-Every field must be known, singular fields occur once, lengths are exact to the byte, text is UTF-8. Data may
-only be where the exporter puts it: no external data, no second encoding of a tensor, no default left out.
-Field numbers are those of onnx.proto (onnx 1.16 and later). Nothing is allocated on the word of a length
-field: it is first compared with the bytes that are there.
+Every field must be known and in order, singular fields occur once, numbers are in their shortest form,
+lengths are exact to the byte, text is UTF-8. Data may only be where the exporter puts it: no external data,
+no second encoding of a tensor. So a message has one spelling. Field numbers are those of onnx.proto (onnx
+1.16 and later). Nothing is allocated on the word of a length field: it is first compared with the bytes there.
 """
 
 from __future__ import annotations
@@ -202,12 +202,14 @@ class _Message:
         self._where = where
         self._fields: dict[str, Any] = {}
         position = start
+        last = 0
         while position < end:
             first = position
             tag, position = self._varint(position)
             name, kind = schema.get(tag >> 3, ("", ""))
-            if position - first != (1 if tag < 0x80 else 2):
-                name = ""  # a longer spelling of the same number
+            if tag < last:
+                raise self._error("has its fields in order", f"field {tag >> 3} at byte {first}")
+            last = tag
             wire_type = tag & 7
             if not name or wire_type != (0 if kind in (_VARINT, _INTS) else 2):
                 raise self._error(
@@ -250,6 +252,10 @@ class _Message:
             value |= (byte & 0x7F) << shift
             position += 1
             if byte < 0x80:
+                if byte == 0 and shift > 0:
+                    raise self._error(
+                        "has numbers in their shortest form", f"a longer one, byte {position - 1}"
+                    )
                 return value, position
             shift += 7
 
@@ -286,6 +292,8 @@ class _Message:
         else:
             tokens = _INT_TOKEN[tag].findall(text)
             known = {token: _number(token) for token in set(tokens)}
+            if any(len(token) > 1 and token[-1] == 0 for token in known):
+                raise self._error("has numbers in their shortest form", f"a longer one in {name}")
             values = array("q", [known[token] for token in tokens])
         if len(values) > _MOST_INTS:
             raise self._error(f"has at most {_MOST_INTS} numbers in {name}", len(values))

@@ -1,0 +1,197 @@
+"""Blueprints for tests: one by hand with every part of the format, and random ones for Hypothesis."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any
+
+from hypothesis import strategies as st
+
+from bidml.blueprint import (
+    Blueprint,
+    Calibration,
+    Column,
+    CtrBlueprint,
+    Head,
+    Lookup,
+    NodeMode,
+    Rewrite,
+    Trees,
+    WinBlueprint,
+)
+from bidml.contract import AuctionType, Feature, FeatureKind, FeatureSpec
+
+NAN = float("nan")
+INF = float("inf")
+
+SPEC = FeatureSpec(
+    (
+        Feature("hour", FeatureKind.NUMBER, "derived.hour_of_day"),
+        Feature("country", FeatureKind.CATEGORY, "device.geo.country"),
+        Feature("lat", FeatureKind.NUMBER, "device.geo.lat"),
+        Feature("creative", FeatureKind.CATEGORY, "line_item.creative"),
+        Feature("unused_number", FeatureKind.NUMBER, "imp.instl"),
+        Feature("unused_text", FeatureKind.CATEGORY, "device.os"),
+    )
+)
+
+# A leaf is a float; a node is (column, threshold or set of members, missing_true, true side, false side).
+Tree = Any
+
+
+def trees_of(*roots: Tree) -> Trees:
+    """`Trees` from nested tuples, in preorder."""
+    trees = empty_trees()
+    for root in roots:
+        trees.roots.append(trees.n_nodes)
+        if isinstance(root, float):
+            trees.leaf.append(root)
+            at = _append(trees, 0, NodeMode.LEQ, 0.0, False)
+            for side in (True, False):
+                _link(trees, at, side, len(trees.leaf) - 1, is_leaf=True)
+        else:
+            _grow(trees, root)
+    return trees
+
+
+def empty_trees() -> Trees:
+    return Trees(
+        *(array("q"), array("q"), array("B"), array("d"), array("q"), array("q")),
+        *(array("q"), array("q"), array("q"), array("d"), array("d")),
+    )
+
+
+def _grow(trees: Trees, node: Tree) -> int:
+    column, test, missing_true, if_true, if_false = node
+    if isinstance(test, frozenset):
+        trees.membership.extend([*sorted(test), NAN])
+        at = _append(trees, column, NodeMode.MEMBER, 0.0, missing_true)
+    else:
+        at = _append(trees, column, NodeMode.LEQ, test, missing_true)
+    for side, child in ((True, if_true), (False, if_false)):
+        if isinstance(child, float):
+            trees.leaf.append(child)
+            _link(trees, at, side, len(trees.leaf) - 1, is_leaf=True)
+        else:
+            _link(trees, at, side, _grow(trees, child), is_leaf=False)
+    return at
+
+
+def _append(trees: Trees, column: int, mode: NodeMode, threshold: float, missing_true: bool) -> int:
+    trees.column.append(column)
+    trees.mode.append(mode)
+    trees.threshold.append(threshold)
+    trees.missing_true.append(int(missing_true))
+    for values in (trees.true_child, trees.false_child, trees.true_is_leaf, trees.false_is_leaf):
+        values.append(0)
+    return trees.n_nodes - 1
+
+
+def _link(trees: Trees, node: int, side: bool, child: int, *, is_leaf: bool) -> None:
+    (trees.true_child if side else trees.false_child)[node] = child
+    (trees.true_is_leaf if side else trees.false_is_leaf)[node] = int(is_leaf)
+
+
+COUNTRIES = Lookup("country", ("", "DEU", "USA", "Ελλάδα"), array("d", [0.0, 1.0, 2.0, -1.5]), NAN)
+CREATIVES = Lookup("creative", ("320x50",), array("d", [0.25]), -0.125)
+
+COLUMNS = (
+    Column("hour"),
+    Column("lat", rewrite=Rewrite.ZERO_IS_MISSING),
+    Column("country", COUNTRIES),
+    Column("country", COUNTRIES, Rewrite.TRUNCATE),
+    Column("hour", rewrite=Rewrite.TRUNCATE),
+)
+TREES = trees_of(
+    (0, 11.5, True, (1, -3.0, False, 0.5, -0.25), (3, frozenset({0.0, 2.0}), False, 1.5, -2.0)),
+    -0.75,
+    (4, frozenset({3.0, 23.0, 70.0}), True, 0.125, (0, INF, False, 0.375, (2, 0.5, True, 2.0, -1.0))),
+)
+
+
+def complete_blueprint() -> Blueprint:
+    """Every part of the format: shared lookups, rewrites, sets, terms, scale, divisor, beta calibration."""
+    ctr = Head(COLUMNS, TREES, terms=(CREATIVES, COUNTRIES_TERM), intercept=-3.0, scale=1.5, divisor=3.0)
+    location = Head(COLUMNS[:1], trees_of((0, 7.0, False, 0.5, 1.5)), terms=(CREATIVES,))
+    return Blueprint(
+        spec=SPEC,
+        ctr=CtrBlueprint(ctr, Calibration(1.25, 0.75, -0.5)),
+        win=WinBlueprint(location, Head((), None, intercept=0.5), 0.75, 1.125, 0.0625, 1.5),
+        currency="EUR",
+        default_auction_type=AuctionType.SECOND_PRICE,
+        provenance={"rows": 12, "window": ["2024-01-01", "2024-01-02"], "note": "Ελλάδα"},
+        metrics={"log_loss": 0.1 + 0.2},
+    )
+
+
+COUNTRIES_TERM = Lookup("country", ("DEU",), array("d", [0.5]), 0.0)
+
+_doubles = st.floats(-50.0, 50.0) | st.sampled_from([0.0, -0.0, 5e-324, -1e-35, 1.5])
+_texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=6)
+
+
+@st.composite
+def lookups(draw: st.DrawFn, feature: str, values: st.SearchStrategy[float]) -> Lookup:
+    keys = tuple(sorted(draw(st.sets(_texts, min_size=1, max_size=5))))
+    numbers = draw(st.lists(values, min_size=len(keys), max_size=len(keys)))
+    return Lookup(feature, keys, array("d", numbers), draw(values))
+
+
+@st.composite
+def heads(draw: st.DrawFn) -> Head:
+    """A head on the features of `SPEC`."""
+    terms = tuple(draw(st.lists(lookups("creative", _doubles), max_size=2)))
+    intercept = draw(_doubles)
+    if draw(st.integers(0, 4)) == 0:
+        return Head((), None, terms, intercept)
+    columns = draw(st.lists(_columns(), min_size=1, max_size=4))
+    trees = trees_of(*draw(st.lists(_trees(columns, 3), min_size=1, max_size=3)))
+    scale = draw(st.sampled_from([1.0, 0.5, 1.7]))
+    return Head(tuple(columns), trees, terms, intercept, scale, draw(st.sampled_from([1.0, 3.0])))
+
+
+def _columns() -> st.SearchStrategy[Column]:
+    rewrites = st.sampled_from(Rewrite)
+    numbers = st.builds(Column, st.sampled_from(["hour", "lat"]), st.none(), rewrites)
+    countries = lookups("country", _doubles | st.just(NAN))
+    categories = st.builds(lambda lookup, rewrite: Column("country", lookup, rewrite), countries, rewrites)
+    return numbers | categories
+
+
+@st.composite
+def _trees(draw: st.DrawFn, columns: list[Column], depth: int) -> Tree:
+    if depth == 0 or draw(st.booleans()):
+        return draw(_doubles)
+    column = draw(st.integers(0, len(columns) - 1))
+    test: Any = draw(_doubles | st.just(INF))
+    if columns[column].rewrite is Rewrite.TRUNCATE and draw(st.booleans()):
+        test = draw(st.frozensets(st.integers(0, 100).map(float), min_size=1, max_size=5))
+    sides = draw(_trees(columns, depth - 1)), draw(_trees(columns, depth - 1))
+    return (column, test, draw(st.booleans()), *sides)
+
+
+@st.composite
+def blueprints(draw: st.DrawFn) -> Blueprint:
+    """Any blueprint inside the bounds, small."""
+    parts = draw(st.sampled_from(["both", "both", "both", "ctr", "win"]))
+    weights = st.sampled_from([0.0, 0.5, 1.0, 2.0])
+    calibration = draw(st.builds(Calibration, weights, weights, st.floats(-3.0, 3.0)))
+    win = st.builds(
+        WinBlueprint,
+        heads(),
+        heads(),
+        st.floats(-3.0, 3.0),
+        st.floats(0.5, 2.0),
+        st.floats(-1.0, 1.0),
+        st.floats(0.25, 4.0),
+    )
+    return Blueprint(
+        spec=SPEC,
+        ctr=None if parts == "win" else CtrBlueprint(draw(heads()), calibration),
+        win=None if parts == "ctr" else draw(win),
+        currency=draw(st.sampled_from(["USD", "CNY"])),
+        default_auction_type=draw(st.sampled_from(AuctionType)),
+        metrics=draw(
+            st.dictionaries(_texts, st.floats(allow_nan=False, allow_infinity=False) | _texts, max_size=2)
+        ),
+    )
