@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 from array import array
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any, Final
 import onnx
 from onnx import AttributeProto, TensorProto, helper
 
+from bidml.atomic import write_atomically
 from bidml.blueprint import Blueprint
 from bidml.bounds import check_blueprint
 from bidml.certify import DEFAULT_EVALUATORS, Evaluator, certify
@@ -62,19 +62,24 @@ def write_artifact(
     manifest last, or not at all. Raises `ExportError` for a model that has no exact form, `CertificateError`
     when two evaluations disagree.
     """
-    path = Path(path)
     check_blueprint(blueprint, error=ExportError)
     self_check = self_check_of(blueprint, sample_rows or {})
     data = model_bytes(blueprint, self_check)
     certify(data, evaluators=evaluators)
+    return write_model(data, path)
+
+
+def write_model(data: bytes, path: str | Path) -> str:
+    """Writes the bytes of a certified model to `path`, then its manifest, each by rename; returns the SHA-256."""
+    path = Path(path)
     digest = hashlib.sha256(data).hexdigest()
     manifest = json.dumps(
         {"bytes": len(data), "contract": CONTRACT_VERSION, "sha256": digest}, sort_keys=True, indent=1
     )
     manifest_path = path.with_name(path.name + MANIFEST_SUFFIX)
     manifest_path.unlink(missing_ok=True)  # an old manifest beside a new file would be refused after a crash
-    _replace(path, data)
-    _replace(manifest_path, manifest.encode() + b"\n")
+    write_atomically(path, data)
+    write_atomically(manifest_path, manifest.encode() + b"\n")
     return digest
 
 
@@ -82,23 +87,6 @@ def rewritten_bytes(data: bytes) -> bytes:
     """What the exporter writes for what the reader reads in `data`: `data` again, for a file it wrote."""
     artifact = parse_artifact(data)
     return model_bytes(artifact.blueprint, artifact.self_check)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _model(graph: Graph, metadata: Mapping[str, str]) -> onnx.ModelProto:
