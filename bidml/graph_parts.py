@@ -73,6 +73,11 @@ def same_bits(one: object, other: object) -> bool:
     return type(one) is type(other) and one == other
 
 
+def _looks_neutral(value: float) -> bool:
+    single = array("f", [value])[0]
+    return single in (0.0, 1.0) and single != value
+
+
 class GraphBuilder:
     """Appends nodes and constants; everything is referred to by name."""
 
@@ -88,7 +93,13 @@ class GraphBuilder:
         return name
 
     def number(self, name: str, value: float) -> str:
-        """A scalar parameter of the model."""
+        """A scalar parameter of the model.
+
+        onnxruntime removes `x + c` and `c · x` when c is 0 or 1 *in single precision*: a γ of 1 + 1e-8 would
+        be dropped. A parameter that looks neutral and is not is a value per row, which it cannot judge.
+        """
+        if _looks_neutral(value):
+            return self.filled(name, value)
         self.initializers[name] = Tensor(DOUBLE, (), array("d", [value]))
         return name
 

@@ -185,7 +185,7 @@ class _Parts:
             n_terms += 1
         terms = tuple(self._term(self.nodes[f"{head}.term.{i}"]) for i in range(n_terms))
         if f"{head}.trees" not in self.nodes:
-            return Head((), None, terms, intercept=self._number(f"{head}.intercept.value", 0.0))
+            return Head((), None, terms, intercept=self._number(f"{head}.intercept", 0.0))
         columns = self.nodes.get(f"{head}.columns")
         if columns is None:
             raise ArtifactError(f"{head}.trees read {head}.columns", value="no such node", remedy=_DAMAGED)
@@ -199,7 +199,7 @@ class _Parts:
         )
 
     def _number(self, name: str, absent: float) -> float:
-        tensor = self._initializers.get(name)
+        tensor = self._initializers.get(name) or self._initializers.get(f"{name}.value")
         if tensor is None:
             return absent
         if tensor.dtype != DOUBLE or len(tensor.data) != 1:
