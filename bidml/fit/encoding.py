@@ -80,6 +80,10 @@ class Categories:
         """The keys and the pool."""
         return len(self.keys) + 1
 
+    def sums(self, quantity: Doubles) -> Doubles:
+        """Σ `quantity` (n_rows,) over the rows of each code; (n_codes,)."""
+        return np.bincount(self.codes, weights=quantity, minlength=self.n_codes).astype(np.float64)
+
     def column(self, values: Doubles, served: Doubles) -> FittedColumn:
         """`values` (n_rows,) for training, `served` (n_codes,) for the lookup."""
         lookup = Lookup(self.feature, self.keys, array("d", served[:-1].tobytes()), float(served[-1]))
@@ -249,9 +253,7 @@ def effect_and_count_columns(
             "evidence is finite", value="NaN or infinity", remedy="set aside rows without an outcome"
         )
     quantities = np.column_stack((quantities, np.ones(len(quantities))))
-    totals = np.empty((categories.n_codes, quantities.shape[1]))
-    for i, quantity in enumerate(quantities.T):
-        totals[:, i] = np.bincount(categories.codes, weights=quantity, minlength=categories.n_codes)
+    totals = np.column_stack([categories.sums(quantity) for quantity in quantities.T])
     if shrinkage is None:
         shrinkage = empirical_shrinkage(*evidence.score_and_information(totals[:-1, :-1]))
     visible = visibility.sums(categories.codes, categories.n_codes, quantities)

@@ -1,0 +1,182 @@
+"""Maps of log-odds to log-odds that make predictions mean what they say, in exactly the form the artifact computes.
+
+`s ↦ a ln σ(s) − b ln σ(−s) + c` with a, b ≥ 0: beta calibration (Kull, Silva Filho & Flach 2017); a = b is Platt's
+affine map. Both are fitted by penalised maximum likelihood on held-out rows, to the bottom (the problem is convex):
+a − 1 and b − a are shrunk to 0 with standard deviation 1/2 and 1, c to 0 with 1, so that ten clicks cannot turn the
+model round and no clicks at all leave it finite. With a thousand clicks the penalty no longer shows.
+
+Segment offsets are added *before* the map, as category weights of the head: `σ(map(s + δ_segment))`. For Platt's map
+that is an offset behind it, divided by a; for the beta map it is a parametrisation of its own, fitted as such.
+"""
+
+from __future__ import annotations
+
+from array import array
+from enum import StrEnum
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from bidml.blueprint import Calibration, Lookup
+from bidml.errors import ConfigError, DataError
+from bidml.fit.encoding import Categories, Doubles, empirical_shrinkage
+
+_SD_OF_STEEPNESS: Final = 0.5
+_SD_OF_ASYMMETRY: Final = 1.0
+_SD_OF_SHIFT: Final = 1.0
+_NEWTON_STEPS: Final = 60
+_OFFSET_STEPS: Final = 6
+_LARGEST_OFFSET_STEP: Final = 1.0
+
+
+class CalibrationMethod(StrEnum):
+    NONE = "none"
+    PLATT = "platt"
+    BETA = "beta"
+
+
+def fit_calibration(
+    log_odds: npt.ArrayLike,
+    y: npt.ArrayLike,
+    *,
+    method: CalibrationMethod | str = CalibrationMethod.BETA,
+    sample_weight: npt.ArrayLike | None = None,
+) -> Calibration:
+    """The map that fits outcomes `y` (n,) in [0, 1] best, given held-out `log_odds` (n,); increasing, finite.
+
+    Raises `DataError` for unequal lengths, no rows, or values that are not finite.
+    """
+    method = calibration_method(method)
+    s, outcome, weight = _checked(log_odds, y, sample_weight)
+    if method is CalibrationMethod.NONE:
+        return Calibration()
+    # η = a u + (b − a) v + c for the beta map; Platt's has b = a
+    u, v = s, np.logaddexp(0.0, s)
+    design = np.column_stack((np.ones_like(s), u, v))
+    prior = np.array([_SD_OF_SHIFT, _SD_OF_STEEPNESS, _SD_OF_ASYMMETRY]) ** -2.0
+    best: tuple[float, Doubles] | None = None
+    for basis in _faces(method):
+        loss, theta = _newton(design, outcome, weight, prior, basis)
+        shift, a, difference = theta
+        if a >= 0.0 and a + difference >= 0.0 and (best is None or loss < best[0]):
+            best = loss, theta
+    assert best is not None, "the last face holds only feasible points"
+    shift, a, difference = (float(x) for x in best[1])
+    return Calibration(positive=a, negative=a + difference, shift=shift)
+
+
+def calibrated(calibration: Calibration, log_odds: Doubles) -> Doubles:
+    """The map applied, (n,) → (n,), by the artifact's formula."""
+    a, b, c = calibration.positive, calibration.negative, calibration.shift
+    if (a, b, c) == (1.0, 1.0, 0.0):
+        return log_odds
+    if a == b:
+        return a * log_odds + c
+    tail = np.log(1.0 + np.exp(-np.abs(log_odds)))
+    return a * -(np.maximum(-log_odds, 0.0) + tail) - b * -(np.maximum(log_odds, 0.0) + tail) + c
+
+
+def fit_segment_offsets(
+    categories: Categories,
+    log_odds: npt.ArrayLike,
+    y: npt.ArrayLike,
+    *,
+    calibration: Calibration | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    shrinkage: float | None = None,
+) -> Lookup:
+    """δ of each category, so that `σ(map(log_odds + δ))` is right in it as far as the evidence goes; a term of a head.
+
+    The posterior mode under δ ~ N(0, 1/κ), κ by empirical Bayes when `shrinkage` is None; δ is in units of log-odds
+    before the map. The pool of rare and unseen categories gets its own.
+    """
+    s, outcome, weight = _checked(log_odds, y, sample_weight)
+    applied = Calibration() if calibration is None else calibration
+    delta = np.zeros(categories.n_codes)
+    kappa = shrinkage
+    for _ in range(_OFFSET_STEPS):
+        at = s + delta[categories.codes]
+        p = _sigmoid(calibrated(applied, at))
+        rank = _sigmoid(at)
+        steepness = applied.positive * (1.0 - rank) + applied.negative * rank
+        score = categories.sums(weight * (outcome - p) * steepness)
+        information = categories.sums(weight * p * (1.0 - p) * steepness**2)
+        if kappa is None:
+            kappa = empirical_shrinkage(score[:-1], information[:-1])
+        step = (score - kappa * delta) / (information + kappa)
+        delta += np.clip(step, -_LARGEST_OFFSET_STEP, _LARGEST_OFFSET_STEP)
+    return Lookup(categories.feature, categories.keys, array("d", delta[:-1].tobytes()), float(delta[-1]))
+
+
+def calibration_method(method: CalibrationMethod | str) -> CalibrationMethod:
+    try:
+        return CalibrationMethod(method)
+    except ValueError:
+        raise ConfigError(
+            "a calibration is known",
+            value=method,
+            remedy=f"one of {[known.value for known in CalibrationMethod]}",
+        ) from None
+
+
+def _faces(method: CalibrationMethod) -> list[Doubles]:
+    """Bases, (3, k), of (c, a, b − a): the inside of the feasible cone, then its faces a = 0, b = 0, both."""
+    c, a_and_b, b = [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]
+    only_a = [0.0, 1.0, -1.0]
+    if method is CalibrationMethod.PLATT:
+        return [np.array([c, a_and_b]).T, np.array([c]).T]
+    return [np.array(rows).T for rows in ([c, a_and_b, b], [c, b], [c, only_a], [c])]
+
+
+def _newton(
+    design: Doubles, y: Doubles, weight: Doubles, prior: Doubles, basis: Doubles
+) -> tuple[float, Doubles]:
+    """The least penalised log loss over θ = basis·x, from the identity's projection; (loss, θ)."""
+    identity = np.array([0.0, 1.0, 0.0])
+    reduced = design @ basis
+    x = np.linalg.lstsq(basis, identity, rcond=None)[0]
+
+    def loss_at(x: Doubles) -> float:
+        eta, off = reduced @ x, basis @ x - identity
+        return float((weight * (np.logaddexp(0.0, eta) - y * eta)).sum() + 0.5 * (prior * off**2).sum())
+
+    loss = loss_at(x)
+    for _ in range(_NEWTON_STEPS):
+        p = _sigmoid(reduced @ x)
+        gradient = reduced.T @ (weight * (p - y)) + basis.T @ (prior * (basis @ x - identity))
+        curvature = (reduced * (weight * p * (1.0 - p))[:, None]).T @ reduced + (basis.T * prior) @ basis
+        step = np.linalg.solve(curvature, gradient)
+        size = 1.0
+        while (trial := loss_at(x - size * step)) > loss and size > 1e-12:
+            size /= 2.0
+        if not trial < loss:
+            break
+        x, loss = x - size * step, trial
+    return loss, basis @ x
+
+
+def _checked(
+    log_odds: npt.ArrayLike, y: npt.ArrayLike, sample_weight: Any
+) -> tuple[Doubles, Doubles, Doubles]:
+    s, outcome = np.asarray(log_odds, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    weight = np.ones(s.shape) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+    if s.ndim != 1 or not s.size or s.shape != outcome.shape or s.shape != weight.shape:
+        raise DataError(
+            "log-odds, outcomes and weights have shape (n,), n > 0",
+            value=(s.shape, outcome.shape, weight.shape),
+            remedy="align them",
+        )
+    if not (np.isfinite(s).all() and ((outcome >= 0.0) & (outcome <= 1.0)).all() and (weight >= 0.0).all()):
+        raise DataError(
+            "log-odds are finite, outcomes from 0 to 1, weights not negative",
+            value="another number",
+            remedy="look for NaN",
+        )
+    return s, outcome, weight
+
+
+def _sigmoid(s: Doubles) -> Doubles:
+    e = np.exp(-np.abs(s))
+    found: Doubles = np.where(s >= 0.0, 1.0, e) / (1.0 + e)
+    return found

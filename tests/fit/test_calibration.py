@@ -1,0 +1,166 @@
+"""Calibration: the artifact's formula, monotone and finite always, right in the large and in each segment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import optimize
+
+from bidml.blueprint import Blueprint, Calibration, CtrBlueprint, Head
+from bidml.bounds import check_blueprint
+from bidml.contract import Feature, FeatureKind, FeatureSpec
+from bidml.errors import ConfigError, DataError, ExportError
+from bidml.fit.calibration import calibrated, fit_calibration, fit_segment_offsets
+from bidml.fit.encoding import Categories
+from bidml.metrics import calibration_ratio, expected_calibration_error, log_loss_from_log_odds
+from bidml.oracle import row_function
+
+SPEC = FeatureSpec((Feature("site", FeatureKind.CATEGORY, "site.domain"),))
+
+
+def sigmoid(s: Any) -> Any:
+    return 1.0 / (1.0 + np.exp(-s))
+
+
+@st.composite
+def held_out(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    """From nothing but clicks to none at all, from one value to values of any size."""
+    n = draw(st.integers(1, 30))
+    size = draw(st.sampled_from([0.1, 3.0, 30.0, 700.0]))
+    s = np.array(draw(st.lists(st.floats(-1, 1), min_size=n, max_size=n))) * size
+    return s, np.array(draw(st.lists(st.integers(0, 1), min_size=n, max_size=n)))
+
+
+@given(held_out(), st.sampled_from(["platt", "beta"]))
+def test_every_map_is_increasing_finite_and_takes_no_harm(
+    sample: tuple[np.ndarray, np.ndarray], method: str
+) -> None:
+    """It is legal in an artifact, keeps the order, and never loses against leaving the scores alone."""
+    s, y = sample
+    found = fit_calibration(s, y, method=method)
+    check_blueprint(Blueprint(SPEC, CtrBlueprint(Head((), None), found), None, "USD"), error=ExportError)
+    grid = np.linspace(-800.0, 800.0, 401)
+    out = calibrated(found, grid)
+    assert np.isfinite(out).all()
+    assert (np.diff(out) >= -1e-9 * np.abs(out[1:])).all()
+    before, after = log_loss_from_log_odds(y, s), log_loss_from_log_odds(y, calibrated(found, s))
+    assert after <= before * (1.0 + 1e-9) + 1e-12
+    if method == "platt":
+        assert found.positive == found.negative
+
+
+@given(st.floats(0, 3), st.floats(0, 3), st.floats(-20, 20), st.floats(-40, 40))
+def test_the_map_is_the_artifacts(positive: float, negative: float, shift: float, s: float) -> None:
+    """Against the oracle's row function, to the last bits."""
+    calibration = Calibration(positive, negative, shift)
+    head = Head((), None, intercept=s)
+    row = row_function(Blueprint(SPEC, CtrBlueprint(head, calibration), None, "USD"))({"site": ""})
+    mapped = calibrated(calibration, np.array([s]))[0]
+    assert sigmoid(mapped) == pytest.approx(row["pctr"], rel=1e-12, abs=1e-300)
+
+
+@pytest.mark.parametrize("method", ["platt", "beta"])
+def test_the_optimum_is_scipys(method: str) -> None:
+    """The same penalised likelihood, minimised by L-BFGS-B."""
+    rng = np.random.default_rng(0)
+    s = rng.normal(-3.0, 1.2, 4_000)
+    y = rng.random(4_000) < sigmoid(0.7 * s - 0.4)
+    found = fit_calibration(s, y, method=method)
+
+    def objective(theta: Any) -> float:
+        a, b, c = (theta[0], theta[0], theta[1]) if method == "platt" else theta
+        loss = log_loss_from_log_odds(y, calibrated(Calibration(a, b, c), s)) * len(s)
+        return loss + 0.5 * (((a - 1.0) / 0.5) ** 2 + (b - a) ** 2 + c**2)
+
+    start, low = ([1.0, 0.0], [(0, None), (None, None)]) if method == "platt" else (
+        [1.0, 1.0, 0.0], [(0, None), (0, None), (None, None)]
+    )  # fmt: skip
+    best = optimize.minimize(
+        objective, start, bounds=low, method="L-BFGS-B", options={"ftol": 1e-14, "gtol": 1e-9}
+    )
+    mine = (
+        [found.positive, found.shift] if method == "platt" else [found.positive, found.negative, found.shift]
+    )
+    assert objective(mine) <= best.fun + 1e-9
+    assert mine == pytest.approx(best.x, abs=2e-3)
+
+
+@pytest.mark.parametrize(("a", "b", "c"), [(1.0, 1.0, 0.0), (0.6, 0.6, -1.0), (0.7, 1.6, 0.5)])
+def test_a_distortion_of_its_form_is_undone(a: float, b: float, c: float) -> None:
+    """100,000 rows: the map is found to a twentieth, the calibration error falls to its noise."""
+    rng = np.random.default_rng(1)
+    s = rng.normal(-1.0, 1.5, 100_000)
+    y = rng.random(len(s)) < sigmoid(calibrated(Calibration(a, b, c), s))
+    found = fit_calibration(s, y)
+    assert (found.positive, found.negative, found.shift) == pytest.approx((a, b, c), abs=0.08)
+    p = sigmoid(calibrated(found, s))
+    assert calibration_ratio(y, p) == pytest.approx(1.0, abs=0.002)
+    assert expected_calibration_error(y, p) < 0.02
+
+
+def test_tiny_probabilities_are_moved_exactly() -> None:
+    """A base rate of 1e-8, over-predicted fourfold, seen through weights: the shift is −ln 4."""
+    s = np.full(2_000, np.log(4e-8))
+    y = np.r_[np.ones(1_000), np.zeros(1_000)]
+    weight = np.where(y == 1.0, 1.0, 1e8)
+    found = fit_calibration(s, y, method="platt", sample_weight=weight)
+    assert calibrated(found, s[:1])[0] == pytest.approx(np.log(1e-8), abs=5e-3)
+
+
+def test_without_clicks_the_scores_fall_and_stay_finite() -> None:
+    s = np.full(10_000, -4.0)
+    found = calibrated(fit_calibration(s, np.zeros(10_000)), s[:1])[0]
+    assert -14.0 < found < -5.0
+
+
+@pytest.mark.parametrize(
+    "calibration", [Calibration(), Calibration(0.5, 0.5, -1.0), Calibration(0.5, 1.5, 0.3)]
+)
+def test_segment_offsets_repair_a_segment_through_any_map(calibration: Calibration) -> None:
+    """Segment b clicks half as often as predicted; after its offset it is right, and the unseen are left alone."""
+    rng = np.random.default_rng(2)
+    n = 120_000
+    site = np.array(["a", "b", "c"], dtype=object)[rng.integers(0, 3, n)]
+    s = rng.normal(-2.0, 1.0, n)
+    p = sigmoid(calibrated(calibration, s))
+    y = rng.random(n) < np.where(site == "b", 0.5, 1.0) * p
+    categories = Categories.of("site", site)
+    offsets = fit_segment_offsets(categories, s, y, calibration=calibration)
+    after = sigmoid(calibrated(calibration, s + np.array(offsets.values)[categories.codes]))
+    for key in "abc":
+        assert calibration_ratio(y[site == key], after[site == key]) == pytest.approx(1.0, abs=0.03)
+    assert calibration_ratio(y[site == "b"], p[site == "b"]) > 1.8
+    assert offsets.default == 0.0
+
+
+def test_chance_moves_no_segment() -> None:
+    """2,000 segments of 20 rows and right predictions: offsets stay small; a shrinkage of 0.01 would chase noise."""
+    rng = np.random.default_rng(3)
+    categories = Categories.of("site", rng.integers(0, 2_000, 40_000).astype(str).astype(object))
+    s = rng.normal(-3.0, 1.0, 40_000)
+    y = rng.random(40_000) < sigmoid(s)
+    found, chased = (
+        np.array(fit_segment_offsets(categories, s, y, shrinkage=k).values) for k in (None, 0.01)
+    )
+    assert np.std(found) < 0.15
+    assert np.std(chased) > 5 * np.std(found)
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (lambda: fit_calibration([], []), DataError),
+        (lambda: fit_calibration([0.0], [1, 0]), DataError),
+        (lambda: fit_calibration([np.nan], [1]), DataError),
+        (lambda: fit_calibration([np.inf], [1]), DataError),
+        (lambda: fit_calibration([0.0], [2.0]), DataError),
+        (lambda: fit_calibration([0.0], [1.0], method="spline"), ConfigError),
+    ],
+)
+def test_bad_input_is_refused(call: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        call()
