@@ -1,0 +1,300 @@
+"""The command line: `bidml train | export | verify | score | inspect | demo`.
+
+Exit codes: 0 ok, 2 configuration, 3 data, 4 refused on purpose; an error says rule, value and remedy on stderr.
+Everything heavy is imported by the command that needs it, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bidml import __version__
+from bidml.errors import BidmlError, ConfigError, DataError
+
+if TYPE_CHECKING:
+    from bidml.score import LineItem, Scorer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Bid pricing for demand-side platforms: logged auctions in, one ONNX file out, a bid in a microsecond.",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Artifact = Annotated[Path, typer.Argument(help="An artifact: model.onnx.")]
+
+
+def main() -> None:
+    """Runs the command line; errors of the family become exit codes."""
+    try:
+        app()
+    except BidmlError as error:
+        typer.echo(f"bidml: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def train(
+    config: Annotated[Path | None, typer.Option(help="A TOML file; the options below override it.")] = None,
+    log: Annotated[list[Path] | None, typer.Option(help="A log file or folder; may be repeated.")] = None,
+    format: Annotated[str | None, typer.Option(help="ipinyou, parquet, csv or openrtb.")] = None,
+    test_log: Annotated[
+        list[Path] | None, typer.Option(help="Held-out log, same format; else the last 20 %.")
+    ] = None,
+    spec: Annotated[Path | None, typer.Option(help="A TOML file with [[features]].")] = None,
+    models: Annotated[str | None, typer.Option(help="ctr, win, or ctr,win (default).")] = None,
+    out: Annotated[Path, typer.Option(help="The run directory.")] = Path("runs/train"),
+    value_per_click: Annotated[
+        float | None, typer.Option(help="For the evaluation, where the log has none.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train CTR model and win curve from an auction log; export, certify, evaluate, report."""
+    from bidml.console import Console
+    from bidml.train import train as run
+    from bidml.train.settings import config_from_options
+
+    settings = config_from_options(
+        config,
+        log=log,
+        format=format,
+        test_log=test_log,
+        spec=spec,
+        models=models,
+        value_per_click=value_per_click,
+    )
+    console = Console(quiet=as_json)
+    with console.progress() as stages:
+        result = run(settings, out, stages=stages)
+    if as_json:
+        typer.echo(json.dumps({"artifact": str(result.artifact), "metrics": result.metrics}, indent=1))
+        return
+    console.tables(result.metrics, currency=_currency(result.artifact))
+    console.files({"artifact": result.artifact, "report": result.report})
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="The run directory; what is there already is used again.")] = Path(
+        "runs/demo"
+    ),
+    auctions: Annotated[int, typer.Option(min=20_000, help="How many auctions to simulate.")] = 250_000,
+    as_json: Json = False,
+) -> None:
+    """The main job, start to finish, on simulated auctions whose truth is known."""
+    from bidml.console import Console
+    from bidml.demo import run_demo
+
+    console = Console(quiet=as_json)
+    with console.progress() as stages:
+        result = run_demo(out, n_auctions=auctions, stages=stages)
+    if as_json:
+        typer.echo(json.dumps({"artifact": str(result.artifact), "metrics": result.metrics}, indent=1))
+        return
+    console.tables(result.metrics, currency=_currency(result.artifact))
+    console.text("One bid explained", result.explanation)
+    console.files({"log": result.log, "artifact": result.artifact, "report": result.report})
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Option(help="Where to write the artifact.")],
+    ctr: Annotated[
+        Path | None, typer.Option(help="A LightGBM model text, or an artifact with a CTR model.")
+    ] = None,
+    win: Annotated[Path | None, typer.Option(help="An artifact with a win curve.")] = None,
+    spec: Annotated[Path | None, typer.Option(help="TOML with [[features]], for a LightGBM text.")] = None,
+    currency: Annotated[str | None, typer.Option(help="ISO 4217; default: the artifact's, else USD.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make one certified artifact of parts: your own LightGBM booster, parts of other artifacts."""
+    from bidml.assemble import assemble
+    from bidml.export import write_artifact
+
+    blueprint = assemble(ctr=ctr, win=win, spec=spec, currency=currency)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    digest = write_artifact(blueprint, out)
+    _print({"artifact": str(out), "sha256": digest}, as_json=as_json)
+
+
+@app.command()
+def verify(artifact: Artifact, as_json: Json = False) -> None:
+    """Replay an artifact's own rows through the oracle, onnxruntime and the native scorer."""
+    from bidml.certify import verify as certificate_of
+
+    with _readable(artifact):
+        certificate = certificate_of(artifact)
+    document = {
+        "sha256": certificate.sha256,
+        "rows": certificate.n_rows,
+        "largest relative difference": {
+            name: max(differences.values()) for name, differences in certificate.differences.items()
+        },
+    }
+    _print(document, as_json=as_json)
+
+
+@app.command()
+def inspect(artifact: Artifact, as_json: Json = False) -> None:
+    """What an artifact is: features, currency, training window, metrics, and how each head will run here."""
+    scorer = _loaded(artifact)
+    document = scorer.info()
+    document["features"] = [feature.to_json() for feature in scorer.blueprint.spec.features]
+    if as_json:
+        typer.echo(json.dumps(document, indent=1, default=str))
+        return
+    from bidml.console import Console
+
+    console = Console()
+    console.document({key: document[key] for key in ("sha256", "currency", "provenance", "engine")})
+    console.rows(
+        "features", ("name", "kind", "source"), [tuple(row.values()) for row in document["features"]]
+    )
+    console.tables(document["metrics"], currency=document["currency"])
+
+
+@app.command()
+def score(
+    artifact: Artifact,
+    requests: Annotated[
+        Path, typer.Argument(help="OpenRTB bid requests, one JSON object a line; - is stdin.")
+    ],
+    value_per_click: Annotated[float, typer.Option(help="In the artifact's currency.")],
+    cap_cpm: Annotated[float, typer.Option(help="The highest bid.")],
+    field: Annotated[
+        list[str] | None, typer.Option(help="A line-item field, name=value; may be repeated.")
+    ] = None,
+    rate: Annotated[
+        list[str] | None, typer.Option(help="Currency=units of the artifact's, such as EUR=1.08.")
+    ] = None,
+    explain: Annotated[bool, typer.Option(help="Every step of each decision.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Bid on requests: one line each, the bid in CPM, 0 with its reason for no bid."""
+    scorer = _loaded(artifact, rates=dict(_pair(text, "rate", number=True) for text in rate or ()))
+    fields = dict(_pair(text, "field") for text in field or ())
+    line = scorer.line_item(value_per_click=value_per_click, cap_cpm=cap_cpm, **fields)
+    for number, request in enumerate(_requests(requests), start=1):
+        _print_decision(scorer, request, line, number, explain=explain, as_json=as_json)
+
+
+def _print_decision(
+    scorer: Scorer, request: object, line: LineItem, number: int, *, explain: bool, as_json: bool
+) -> None:
+    from bidml.contract import NoBidReason
+
+    bid_cpm, reason = scorer.decide(request, line)
+    document: dict[str, Any] = {
+        "request": number,
+        "bid_cpm": bid_cpm,
+        "reason": NoBidReason(reason).name.lower(),
+    }
+    if explain:
+        why = scorer.explain(request, line)
+        if not as_json:
+            typer.echo(f"request {number}\n{why}\n")
+            return
+        document |= {
+            name: _plain(getattr(why, name))
+            for name in ("pctr", "value_cpm", "optimum_cpm", "floor_cpm", "win_rate")
+        }
+    if as_json:
+        typer.echo(json.dumps(document))
+    else:
+        typer.echo(f"{number}\t{bid_cpm:.4f}\t{document['reason']}")
+
+
+def _requests(path: Path) -> Iterator[object]:
+    try:
+        with sys.stdin.buffer if str(path) == "-" else path.open("rb") as lines:
+            for number, text in enumerate(lines, start=1):
+                if not text.strip():
+                    continue
+                try:
+                    yield json.loads(text)
+                except (ValueError, RecursionError) as error:
+                    raise DataError(
+                        f"line {number} of the requests is a JSON object",
+                        value=str(error),
+                        remedy="correct the line",
+                    ) from None
+    except OSError as error:
+        raise DataError("the requests can be read", value=str(error), remedy="correct the path") from None
+
+
+def _pair(text: str, option: str, *, number: bool = False) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    try:
+        if not equals or not name:
+            raise ValueError
+        return name, float(value) if number else _field_value(value)
+    except ValueError:
+        raise ConfigError(f"--{option} is name=value", value=text, remedy="for example EUR=1.08") from None
+
+
+def _field_value(text: str) -> str | int | float:
+    """A number where it looks like one in JSON, else text; quote a number to keep it text."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, str | int | float) and not isinstance(value, bool) else text
+
+
+def _loaded(artifact: Path, *, rates: dict[str, float] | None = None) -> Scorer:
+    from bidml.score import Scorer
+
+    with _readable(artifact):
+        return Scorer.load(artifact, rates=rates)
+
+
+class _readable:
+    """A missing or unreadable file is a `DataError`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError):
+            raise DataError("the artifact can be read", value=str(error), remedy="correct the path") from None
+
+
+def _currency(artifact: Path) -> str:
+    from bidml.score.reader import read_artifact
+
+    return read_artifact(artifact).blueprint.currency
+
+
+def _plain(value: object) -> object:
+    """JSON has no NaN: null."""
+    return None if isinstance(value, float) and value != value else value
+
+
+def _print(document: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(document, indent=1))
+        return
+    from bidml.console import Console
+
+    Console().document(document)

@@ -1,0 +1,6 @@
+"""The training job: one configuration, one log → one certified artifact with its evaluation and report."""
+
+from bidml.train.config import LogConfig, ModelPart, TrainConfig, load_config, parse_config
+from bidml.train.run import TrainingRun, train
+
+__all__ = ["LogConfig", "ModelPart", "TrainConfig", "TrainingRun", "load_config", "parse_config", "train"]

@@ -1,0 +1,174 @@
+"""What a training run is told: a TOML file, validated, unknown keys refused.
+
+[[features]] declares the feature spec; without it every column of the log that is not its own becomes a feature.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from bidml.contract import AuctionType, FeatureSpec
+from bidml.errors import ConfigError
+from bidml.log import LogFormat, Need, PriceUnit, TimeUnit
+from bidml.units import is_currency_code
+
+
+class ModelPart(StrEnum):
+    """What is trained; an artifact that prices has both."""
+
+    CTR = "ctr"
+    WIN = "win"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LogConfig(_Section):
+    """Where the log is and how its names and units become ours; see `bidml.log.read_log`.
+
+    `test_path`: held-out auctions in the same form; without it they are split off the log.
+    """
+
+    path: str | tuple[str, ...]
+    test_path: str | tuple[str, ...] | None = None
+    format: LogFormat
+    columns: dict[str, str] = Field(default_factory=dict)
+    currency: str | None = None
+    auction_type: int | None = None
+    price_unit: PriceUnit | None = None
+    time_unit: TimeUnit = TimeUnit.MILLISECONDS
+    numbers: tuple[str, ...] = ()
+    delimiter: str = ","
+    max_quarantined: float = Field(0.05, ge=0.0, lt=1.0)
+    check_units: bool = True
+
+
+class SplitConfig(_Section):
+    """The held-out rows: the last in time, or, where the log has no times, chosen by a hash of the row's place."""
+
+    holdout: float = Field(0.2, gt=0.0, lt=1.0)
+
+
+class CtrConfig(_Section):
+    """See `bidml.fit.ClickModel`. `negative_sampling_rate`: the share of unclicked impressions that the log kept."""
+
+    preset: str = "latency"
+    calibration: str = "beta"
+    negative_sampling_rate: float = Field(1.0, gt=0.0, le=1.0)
+
+
+class WinConfig(_Section):
+    """See `bidml.fit.WinRateModel`."""
+
+    slope: str = "boosted"
+    base: str = "linear"
+
+
+class PricingConfig(_Section):
+    """Terms for the evaluation in money where the log has none, and the bidder's default auction type."""
+
+    value_per_click: float | None = Field(None, gt=0.0)
+    cap_cpm: float | None = Field(None, gt=0.0)
+    default_auction_type: AuctionType = AuctionType.FIRST_PRICE
+
+
+class TrainConfig(_Section):
+    """One training run. `currency` of the artifact is the log's; `currency` here is for a log without prices."""
+
+    log: LogConfig
+    models: tuple[ModelPart, ...] = (ModelPart.CTR, ModelPart.WIN)
+    features: tuple[dict[str, str], ...] | None = None
+    timestamp_ms_source: str = "ext.timestamp"
+    currency: str = "USD"
+    split: SplitConfig = SplitConfig()  # type: ignore[call-arg]
+    ctr: CtrConfig = CtrConfig()  # type: ignore[call-arg]
+    win: WinConfig = WinConfig()
+    pricing: PricingConfig = PricingConfig()  # type: ignore[call-arg]
+    random_state: int = 0
+    n_threads: int = Field(2, ge=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.models or len(set(self.models)) != len(self.models):
+            raise ValueError("models names ctr, win, or both")
+        if not is_currency_code(self.currency):
+            raise ValueError("currency is an ISO 4217 code such as USD")
+        return self
+
+    @property
+    def spec(self) -> FeatureSpec | None:
+        """The declared features; None when they follow from the log. Raises `SpecError`."""
+        if self.features is None:
+            return None
+        return FeatureSpec.from_json(
+            {"features": list(self.features), "timestamp_ms_source": self.timestamp_ms_source}
+        )
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return tuple({ModelPart.CTR: Need.CTR, ModelPart.WIN: Need.WIN}[part] for part in self.models)
+
+    def provenance(self) -> dict[str, Any]:
+        """The effective settings without the places where files lie: equal data and settings, equal artifact."""
+        document: dict[str, Any] = self.model_dump(mode="json", exclude={"features"})
+        for where in ("path", "test_path"):
+            del document["log"][where]
+        del document["n_threads"]
+        return document
+
+
+def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
+    """The configuration in the TOML file at `path`, with `overrides` (nested like the file) on top.
+
+    Relative log paths are relative to the file. Raises `ConfigError` for what is not TOML, unknown keys and
+    values out of range, `SpecError` for a feature that OpenRTB does not know.
+    """
+    path = Path(path)
+    try:
+        document = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(
+            "the config file can be read", value=str(error), remedy="correct the path"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is TOML", value=str(error), remedy="correct the file") from None
+    section = document.get("log")
+    if isinstance(section, dict):
+        section |= {key: _beside(path, section[key]) for key in ("path", "test_path") if key in section}
+    return parse_config(_merged(document, overrides or {}))
+
+
+def parse_config(document: Mapping[str, Any]) -> TrainConfig:
+    """The configuration in nested mappings; raises `ConfigError`, and `SpecError` for the features."""
+    try:
+        config = TrainConfig.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the config"
+        raise ConfigError(
+            f"{where}: {first['msg']}", value=first["input"], remedy="see docs/training.md for the keys"
+        ) from None
+    _ = config.spec  # a wrong feature is refused before anything is read
+    return config
+
+
+def _beside(config: Path, where: object) -> object:
+    if isinstance(where, str):
+        return str(config.parent / where)
+    return [_beside(config, one) for one in where] if isinstance(where, list) else where
+
+
+def _merged(document: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(document)
+    for key, value in overrides.items():
+        below = merged.get(key)
+        both = isinstance(value, Mapping) and isinstance(below, Mapping)
+        merged[key] = _merged(below, value) if both else value  # type: ignore[arg-type]
+    return merged

@@ -1,0 +1,228 @@
+"""Is it better, and by how much: probabilities against the base rate, bids against other policies, in money.
+
+Everything here reads the artifact through `bidml.score`, so that what is judged is what will bid. Numbers only;
+`bidml.report` draws and prints them.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+import pandas as pd
+
+from bidml import metrics
+from bidml.contract import AuctionType
+from bidml.features import Doubles, RawColumns
+from bidml.log import price_loss
+from bidml.pricing import WinCurve
+from bidml.score import Scorer
+
+_SHADES: Final = np.linspace(0.02, 1.0, 99)
+_Z95: Final = 1.959963984540054
+
+
+class Market(Protocol):
+    """What competitors do in the evaluated auctions, as far as it is known."""
+
+    @property
+    def kind(self) -> str: ...
+    def win_rate(self, bid_cpm: Doubles) -> Doubles:
+        """P(win) of each auction's bid, (n,); 0 where the bid is 0."""
+        ...
+
+    def oracle_bid_cpm(self, value_cpm: Doubles) -> Doubles:
+        """The bid of who knows the market, (n,); 0 = no bid."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KnownPrices:
+    """Each auction's market price is known (simulators, research logs): a bid wins when it is higher.
+
+    Its oracle foresees the price and pays just that: no policy that knows only the distribution can reach it.
+    """
+
+    market_price_cpm: Doubles
+    floor_cpm: Doubles
+    kind: str = "known prices"
+
+    def win_rate(self, bid_cpm: Doubles) -> Doubles:
+        won = (bid_cpm > 0.0) & (bid_cpm >= self.market_price_cpm) & (bid_cpm >= self.floor_cpm)
+        return won.astype(np.float64)
+
+    def oracle_bid_cpm(self, value_cpm: Doubles) -> Doubles:
+        least = np.maximum(self.market_price_cpm, self.floor_cpm)
+        return np.where(least < value_cpm, least, 0.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Predictions:
+    """What the artifact says about a log of n rows: `pctr` (n,), and the win curves; None for a part it has not."""
+
+    pctr: Doubles | None
+    curve: WinCurve | None
+
+
+def predict(scorer: Scorer, columns: RawColumns) -> Predictions:
+    """Scores raw columns (from `bidml.features.raw_columns`) with a loaded artifact."""
+    blueprint = scorer.blueprint
+    n_rows = len(next(iter(columns.values())))
+    wanted = (["pctr"] if blueprint.ctr else []) + (["win_location", "win_shape"] if blueprint.win else [])
+    found = {name: array("d", bytes(8 * n_rows)) for name in wanted}
+    scorer.score_many(columns, found)
+    arrays = {name: np.frombuffer(values) for name, values in found.items()}
+    curve = None
+    if blueprint.win is not None:
+        curve = WinCurve(arrays["win_location"], arrays["win_shape"], blueprint.win.gamma)
+    return Predictions(arrays.get("pctr"), curve)
+
+
+def evaluate_ctr(pctr: Doubles, log: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Scores of the model, the base rate and (where `true_pctr` is known) the truth, on the won rows of `log`."""
+    won = log["won"].to_numpy(dtype=bool) if "won" in log else np.ones(len(log), dtype=bool)
+    clicked = log["clicked"].to_numpy(dtype=bool)[won]
+    contenders = {"model": pctr[won], "base rate": np.full(int(won.sum()), clicked.mean())}
+    if "true_pctr" in log:
+        contenders["truth"] = log["true_pctr"].to_numpy(dtype=np.float64)[won]
+    return {
+        name: {
+            "log_loss": metrics.log_loss(clicked, p),
+            "normalized_entropy": metrics.normalized_entropy(clicked, p),
+            "calibration_ratio": metrics.calibration_ratio(clicked, p),
+            "auc": metrics.auc(clicked, p),
+        }
+        for name, p in contenders.items()
+    }
+
+
+def evaluate_win(
+    curve: WinCurve, log: pd.DataFrame, *, market: Market | None = None
+) -> dict[str, dict[str, float]]:
+    """Log loss and calibration of P(win at the logged bid), on wins and price losses; the truth where known."""
+    won = log["won"].to_numpy(dtype=bool)
+    counts = won | price_loss(log).to_numpy(dtype=bool)
+    bid = log["bid_cpm"].to_numpy(dtype=np.float64)
+    y = won[counts]
+    contenders = {"model": curve.win_rate(bid), "base rate": np.full(len(log), y.mean())}
+    if market is not None and not isinstance(market, KnownPrices):
+        contenders["truth"] = market.win_rate(bid)
+    return {
+        name: {
+            "log_loss": metrics.log_loss(y, p[counts]),
+            "normalized_entropy": metrics.normalized_entropy(y, p[counts]),
+            "calibration_ratio": metrics.calibration_ratio(y, p[counts]),
+            "auc": metrics.auc(y, p[counts]),
+        }
+        for name, p in contenders.items()
+    }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Terms:
+    """What bidding in the evaluated auctions takes, arrays (n,). `cap_cpm` may be inf."""
+
+    value_per_click: Doubles
+    floor_cpm: Doubles
+    cap_cpm: Doubles
+    auction_type: Doubles
+
+
+def terms_of(
+    log: pd.DataFrame, *, value_per_click: float | None, cap_cpm: float | None, auction_type: AuctionType
+) -> Terms | None:
+    """Terms from the log's own columns, else from the arguments; None when a click's value is not known."""
+    n = len(log)
+
+    def column(name: str, otherwise: float | None) -> Doubles | None:
+        if name in log and log[name].notna().any():
+            return log[name].fillna(0.0 if otherwise is None else otherwise).to_numpy(dtype=np.float64)
+        return None if otherwise is None else np.full(n, float(otherwise))
+
+    value = column("value_per_click", value_per_click)
+    floor = column("floor_cpm", 0.0)
+    at = column("auction_type", float(auction_type))
+    if value is None or floor is None or at is None:
+        return None
+    return Terms(value, floor, np.full(n, 1e6 if cap_cpm is None else cap_cpm), at)
+
+
+def evaluate_money(
+    scorer: Scorer, columns: RawColumns, log: pd.DataFrame, terms: Terms, market: Market
+) -> dict[str, dict[str, float]]:
+    """Surplus of policies in the same auctions: ours, the oracle, truthful bidding, the best constant shade.
+
+    The value of an impression is 1000 · true_pctr · value_per_click where the truth is known, else with the model's
+    pctr; shading and truthful policies use the model's pctr as the bidder would. Per policy:
+    `surplus_cpm` (per 1,000 auctions, with `surplus_ci95_cpm`, half a 95 % interval), `of_oracle`, `win_rate`,
+    `spend_cpm`, `mean_bid_cpm`. The best constant shade is chosen on these very auctions, in hindsight.
+    """
+    n = len(log)
+    found = {name: array("d", bytes(8 * n)) for name in ("bid_cpm", "pctr")}
+    scorer.score_many(
+        {
+            **columns,
+            "value_per_click": terms.value_per_click,
+            "floor_cpm": terms.floor_cpm,
+            "cap_cpm": terms.cap_cpm,
+            "pacing_multiplier": 1.0,
+            "auction_type": terms.auction_type,
+        },
+        found,
+    )
+    ours, pctr = np.frombuffer(found["bid_cpm"]), np.frombuffer(found["pctr"])
+    true_pctr = log["true_pctr"].to_numpy(dtype=np.float64) if "true_pctr" in log else pctr
+    value = 1000.0 * true_pctr * terms.value_per_click
+    believed = 1000.0 * pctr * terms.value_per_click
+    judge = _Judge(value, terms, market)
+    shades = [judge(_constant_shade(believed, shade, terms)) for shade in _SHADES]
+    best = int(np.argmax([scores["surplus_cpm"] for scores in shades]))
+    oracle = judge(market.oracle_bid_cpm(value))
+    policies = {
+        "oracle": oracle,
+        "bidml": judge(ours),
+        "best constant shade": {**shades[best], "shade": float(_SHADES[best])},
+        "truthful": judge(_constant_shade(believed, 1.0, terms)),
+    }
+    if "bid_cpm" in log:
+        policies["as logged"] = judge(log["bid_cpm"].to_numpy(dtype=np.float64))
+    for scores in policies.values():
+        scores["of_oracle"] = scores["surplus_cpm"] / oracle["surplus_cpm"]
+    return policies
+
+
+def _constant_shade(value_cpm: Doubles, shade: float, terms: Terms) -> Doubles:
+    bid = np.minimum(np.maximum(shade * value_cpm, terms.floor_cpm), terms.cap_cpm)
+    return np.where(value_cpm > terms.floor_cpm, bid, 0.0)
+
+
+class _Judge:
+    """Surplus of bids. First price pays the bid; second-price auctions count only where the price is known."""
+
+    def __init__(self, value_cpm: Doubles, terms: Terms, market: Market) -> None:
+        self._value = value_cpm
+        self._market = market
+        second = terms.auction_type == float(AuctionType.SECOND_PRICE)
+        self._pays: Callable[[Doubles], Doubles] = lambda bid: bid
+        if isinstance(market, KnownPrices):
+            least = np.maximum(market.market_price_cpm, market.floor_cpm)
+            self._pays = lambda bid: np.where(second, np.minimum(least, bid), bid)
+            self._counts = np.ones(len(value_cpm), dtype=bool)
+        else:
+            self._counts = ~second
+
+    def __call__(self, bid_cpm: Doubles) -> dict[str, float]:
+        win_rate = self._market.win_rate(bid_cpm) * (bid_cpm > 0.0)
+        price = self._pays(bid_cpm)
+        surplus = ((self._value - price) * win_rate)[self._counts]
+        n = max(1, len(surplus))
+        return {
+            "surplus_cpm": float(surplus.mean()),
+            "surplus_ci95_cpm": float(_Z95 * surplus.std() / np.sqrt(n)),
+            "win_rate": float(win_rate[self._counts].mean()),
+            "spend_cpm": float((price * win_rate)[self._counts].mean()),
+            "mean_bid_cpm": float(bid_cpm[self._counts].mean()),
+        }

@@ -1,0 +1,90 @@
+"""From files to checked, ordered, split tables."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from bidml.contract import FeatureSpec
+from bidml.errors import DataError
+from bidml.log import Need, QuarantineReport, infer_spec, read_log, validate
+from bidml.train.config import TrainConfig
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingData:
+    """`train` and `test` are auction logs in order of time (then of `auction_id`), in the schema's types."""
+
+    train: pd.DataFrame
+    test: pd.DataFrame
+    spec: FeatureSpec
+    currency: str
+    quarantine: QuarantineReport
+    digest: str
+
+
+def prepare(config: TrainConfig) -> TrainingData:
+    """Reads, validates, orders and splits the log of `config`; raises the `DataError`s of those steps."""
+    source = config.log
+    log, quarantine = _checked(source.path, config)
+    spec = config.spec or infer_spec(log)
+    if source.test_path is None:
+        train, test = split(log, holdout=config.split.holdout)
+    else:
+        train, test = log, _checked(source.test_path, config)[0]
+    currency = str(log["currency"].iloc[0]) if "currency" in log else config.currency
+    return TrainingData(train, test, spec, currency, quarantine, digest_of(log))
+
+
+def split(log: pd.DataFrame, *, holdout: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The last `holdout` share in time is the test side; without times, rows are chosen by a hash of their id.
+
+    Equal times stay on one side. Raises `DataError` when a side would be empty.
+    """
+    if "timestamp" in log and log["timestamp"].nunique() > 1:
+        times = log["timestamp"].astype("int64").to_numpy()
+        cut = np.quantile(times, 1.0 - holdout, method="higher")
+        is_test = times >= cut if (times < cut).any() else times > cut
+    else:
+        ids = log["auction_id"] if "auction_id" in log else pd.Series(np.arange(len(log)), index=log.index)
+        is_test = pd.util.hash_pandas_object(ids, index=False).to_numpy() < np.uint64(holdout * 2.0**64)
+    if is_test.all() or not is_test.any():
+        raise DataError(
+            "a log is long enough to hold rows out", value=f"{len(log):,} rows", remedy="take a longer window"
+        )
+    return log[~is_test].reset_index(drop=True), log[is_test].reset_index(drop=True)
+
+
+def digest_of(log: pd.DataFrame) -> str:
+    """SHA-256 of a log's cells, whatever the order of its columns."""
+    digest = hashlib.sha256()
+    for name in sorted(log.columns):
+        digest.update(name.encode())
+        digest.update(pd.util.hash_pandas_object(log[name], index=False).to_numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _checked(path: str | tuple[str, ...], config: TrainConfig) -> tuple[pd.DataFrame, QuarantineReport]:
+    source = config.log
+    log = read_log(
+        path,
+        format=source.format,
+        spec=config.spec,
+        columns=source.columns,
+        currency=source.currency,
+        auction_type=source.auction_type,
+        price_unit=source.price_unit,
+        time_unit=source.time_unit,
+        numbers=source.numbers,
+        delimiter=source.delimiter,
+    )
+    needs = {*config.needs} | ({Need.TIME} if "timestamp" in log else set())
+    checked = validate(
+        log, needs=needs, max_quarantined=source.max_quarantined, check_units=source.check_units
+    )
+    order = [name for name in ("timestamp", "auction_id") if name in checked.log]
+    rows = checked.log.sort_values(order, ignore_index=True, kind="stable") if order else checked.log
+    return rows, checked.quarantine

@@ -1,0 +1,239 @@
+"""One training run: a log → a certified artifact, its evaluation and its report, or a refusal that changes nothing.
+
+Everything is computed first; files appear at the end, each by rename, the artifact last. A run directory with a
+`model.onnx` is complete.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from bidml import __version__
+from bidml.atomic import write_atomically
+from bidml.blueprint import Blueprint
+from bidml.certify import DEFAULT_EVALUATORS, Certificate, certify
+from bidml.errors import ConfigError
+from bidml.export import model_bytes, write_model
+from bidml.features import RawColumns, raw_columns
+from bidml.fit import ClickModel, MarketPriceObservations, WinRateModel
+from bidml.log import write_log
+from bidml.report import ReportData, html_report
+from bidml.score import Scorer
+from bidml.score.reader import parse_artifact
+from bidml.self_check import self_check_of
+from bidml.train.config import ModelPart, TrainConfig
+from bidml.train.evaluate import (
+    KnownPrices,
+    Market,
+    Predictions,
+    evaluate_ctr,
+    evaluate_money,
+    evaluate_win,
+    predict,
+    terms_of,
+)
+from bidml.train.prepare import TrainingData, prepare
+
+ARTIFACT: Final = "model.onnx"
+METRICS: Final = "metrics.json"
+REPORT: Final = "report.html"
+
+_SAMPLE_ROWS: Final = 4096
+
+Stages = Callable[[str], AbstractContextManager[object]]
+"""Announces a stage by name; the context is the stage's duration."""
+
+MarketOf = Callable[[pd.DataFrame], Market]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingRun:
+    """What a run made. `metrics` is also in the artifact and in metrics.json."""
+
+    folder: Path
+    metrics: dict[str, Any]
+    certificate: Certificate
+    n_train: int
+    n_test: int
+    test: pd.DataFrame
+
+    @property
+    def artifact(self) -> Path:
+        return self.folder / ARTIFACT
+
+    @property
+    def report(self) -> Path:
+        return self.folder / REPORT
+
+
+def train(
+    config: TrainConfig,
+    out: str | Path,
+    *,
+    stages: Stages = lambda _: nullcontext(),
+    market_of: MarketOf | None = None,
+) -> TrainingRun:
+    """Runs `config`; writes `model.onnx`, its manifest, `metrics.json`, `report.html` and rows set aside to `out`.
+
+    `market_of` gives the known market of test rows (simulators); without it `true_market_price_cpm` is used where
+    the log has it. Raises `ConfigError`, `DataError`, `RefusedError`; then `out` holds nothing new.
+    """
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise ConfigError("the run directory is a folder", value=str(out), remedy="choose another --out")
+    with stages("read and check the log"):
+        data = prepare(config)
+    with stages("extract features"):
+        test_columns = raw_columns(data.test, data.spec)
+    blueprint = _fit(config, data, stages)
+    with stages("evaluate on held-out auctions"):
+        sample = _sample(test_columns)
+        draft = Scorer(parse_artifact(model_bytes(blueprint, self_check_of(blueprint, sample))))
+        metrics, predictions = _evaluate(draft, config, data, test_columns, market_of)
+    blueprint = replace(blueprint, metrics=metrics)
+    with stages("certify"):
+        model = model_bytes(blueprint, self_check_of(blueprint, sample))
+        certificate = certify(model, evaluators=DEFAULT_EVALUATORS)
+    with stages("write the report and the artifact"):
+        out.mkdir(parents=True, exist_ok=True)
+        _write_report(out, config, data, blueprint, metrics, predictions, certificate)
+        write_model(model, out / ARTIFACT)
+    return TrainingRun(out, metrics, certificate, len(data.train), len(data.test), data.test)
+
+
+def _fit(config: TrainConfig, data: TrainingData, stages: Stages) -> Blueprint:
+    log = data.train
+    ctr = win = None
+    if ModelPart.CTR in config.models:
+        with stages("fit the CTR model"):
+            shown = log[log["won"]] if "won" in log else log
+            click_model = ClickModel(
+                data.spec,
+                preset=config.ctr.preset,
+                calibration=config.ctr.calibration,
+                negative_sampling_rate=config.ctr.negative_sampling_rate,
+                random_state=config.random_state,
+                n_jobs=config.n_threads,
+            )
+            click_model.fit(shown, shown["clicked"], timestamp=shown.get("timestamp"))
+            ctr = click_model.to_blueprint()
+    if ModelPart.WIN in config.models:
+        with stages("fit the win curve"):
+            win_model = WinRateModel(
+                data.spec,
+                slope=config.win.slope,
+                base=config.win.base,
+                random_state=config.random_state,
+                n_jobs=config.n_threads,
+            )
+            win_model.fit(log, MarketPriceObservations.from_log(log))
+            win = win_model.to_blueprint()
+    return Blueprint(
+        spec=data.spec,
+        ctr=ctr,
+        win=win,
+        currency=data.currency,
+        default_auction_type=config.pricing.default_auction_type,
+        provenance={
+            "bidml": __version__,
+            "config": config.provenance(),
+            "data_sha256": data.digest,
+            "n_train": len(data.train),
+            "n_test": len(data.test),
+            "window": _window(data),
+        },
+    )
+
+
+def _evaluate(
+    scorer: Scorer,
+    config: TrainConfig,
+    data: TrainingData,
+    columns: RawColumns,
+    market_of: MarketOf | None,
+) -> tuple[dict[str, Any], Predictions]:
+    test = data.test
+    predictions = predict(scorer, columns)
+    market = market_of(test) if market_of is not None else _known_prices(test)
+    metrics: dict[str, Any] = {}
+    if predictions.pctr is not None:
+        metrics["ctr"] = evaluate_ctr(predictions.pctr, test)
+    if predictions.curve is not None:
+        metrics["win"] = evaluate_win(predictions.curve, test, market=market)
+    if predictions.pctr is not None and predictions.curve is not None and market is not None:
+        terms = terms_of(
+            test,
+            value_per_click=config.pricing.value_per_click,
+            cap_cpm=config.pricing.cap_cpm,
+            auction_type=config.pricing.default_auction_type,
+        )
+        if terms is not None:
+            metrics["money"] = evaluate_money(scorer, columns, test, terms, market)
+            metrics["market"] = market.kind
+    return metrics, predictions
+
+
+def _known_prices(log: pd.DataFrame) -> KnownPrices | None:
+    if "true_market_price_cpm" not in log:
+        return None
+    floor = log["floor_cpm"].fillna(0.0) if "floor_cpm" in log else pd.Series(np.zeros(len(log)))
+    return KnownPrices(
+        log["true_market_price_cpm"].to_numpy(dtype=np.float64), floor.to_numpy(dtype=np.float64)
+    )
+
+
+def _sample(columns: RawColumns) -> dict[str, Any]:
+    """Rows for the self-check, evenly from the test side."""
+    n = len(next(iter(columns.values())))
+    rows = np.unique(np.linspace(0, n - 1, min(n, _SAMPLE_ROWS)).astype(np.int64))
+    return {name: cells[rows].tolist() for name, cells in columns.items()}
+
+
+def _window(data: TrainingData) -> list[str] | None:
+    if "timestamp" not in data.train:
+        return None
+    return [data.train["timestamp"].min().isoformat(), data.test["timestamp"].max().isoformat()]
+
+
+def _write_report(
+    out: Path,
+    config: TrainConfig,
+    data: TrainingData,
+    blueprint: Blueprint,
+    metrics: dict[str, Any],
+    predictions: Predictions,
+    certificate: Certificate,
+) -> None:
+    document = {
+        "metrics": metrics,
+        "provenance": dict(blueprint.provenance),
+        "quarantine": data.quarantine.to_json(),
+        "certificate": asdict(certificate),
+    }
+    write_atomically(out / METRICS, json.dumps(document, indent=1, sort_keys=True).encode() + b"\n")
+    write_atomically(
+        out / "config.json",
+        json.dumps(config.model_dump(mode="json"), indent=1, sort_keys=True).encode() + b"\n",
+    )
+    if len(data.quarantine.rows):
+        write_log(data.quarantine.rows, out / "quarantine.parquet")
+    report = ReportData(
+        title=f"bidml: {out.name}",
+        currency=blueprint.currency,
+        metrics=metrics,
+        provenance=dict(blueprint.provenance),
+        quarantine=data.quarantine.to_json(),
+        certificate=certificate,
+        test=data.test,
+        pctr=predictions.pctr,
+        curve=predictions.curve,
+    )
+    write_atomically(out / REPORT, html_report(report).encode())
