@@ -21,6 +21,7 @@ from bidml.contract import (
     MAX_KEYS,
     MAX_NODES,
     MAX_TREES,
+    UNMATCHABLE,
     AuctionType,
     FeatureKind,
     FeatureSpec,
@@ -199,6 +200,12 @@ class _Checker:
                 longest,
                 "shorten the category",
             )
+        self.demand(
+            UNMATCHABLE not in keys,
+            f"a key of {what} is text that the bidder can match",
+            UNMATCHABLE,
+            "leave it to the default",
+        )
         self.demand(
             not any(map(isinf, values)) and not isinf(lookup.default),
             f"the values of {what} are finite or NaN",

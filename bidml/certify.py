@@ -5,7 +5,6 @@ The trees are bit-equal, summed in tree order; what follows (exp, ln, the price)
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,19 +12,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from bidml.errors import CertificateError
-from bidml.metadata import CTR_MARGINS, WIN_MARGINS, SelfCheck
+from bidml.metadata import MARGINS, TOLERANCE, SelfCheck, difference
 from bidml.oracle import evaluate
 from bidml.score.reader import parse_artifact, read_artifact
-
-TOLERANCE: Final = 1e-12
-_LOGARITHMS: Final = (
-    *CTR_MARGINS,
-    *WIN_MARGINS,
-    "win_location",
-)  # near 0 only the absolute difference means anything
-MARGINS: Final = CTR_MARGINS + WIN_MARGINS
-
-_SMALLEST: Final = 1e-290  # the subnormal doubles below are not accurate to 1e-12 themselves
 
 Evaluate = Callable[[bytes, SelfCheck], Mapping[str, Sequence[float]]]
 
@@ -75,8 +64,7 @@ def _differences(
     largest = {}
     for name, expected in check.expected.items():
         exact = name in MARGINS and evaluator.tree_order
-        unit = 1.0 if name in _LOGARITHMS else _SMALLEST
-        scores = [_difference(want, have, unit) for want, have in zip(expected, found[name], strict=True)]
+        scores = [difference(name, want, have) for want, have in zip(expected, found[name], strict=True)]
         largest[name] = max(scores)
         limit = 0.0 if exact else TOLERANCE
         for row, score in enumerate(scores):
@@ -87,14 +75,6 @@ def _differences(
                     remedy="do not publish this file; report the model that made it",
                 )
     return largest
-
-
-def _difference(want: float, have: float, unit: float) -> float:
-    """The difference relative to `want`, or to `unit` if that is larger; infinite for NaN."""
-    if want == have:
-        return 0.0
-    difference = abs(want - have) / max(abs(want), unit)
-    return difference if difference == difference else math.inf
 
 
 def _evaluate_by_oracle(data: bytes, check: SelfCheck) -> Mapping[str, Sequence[float]]:

@@ -49,6 +49,9 @@ MAX_KEYS: Final = 4_000_000
 MAX_DEPTH: Final = 512
 MAX_ABS_LEAF: Final = 1e6
 
+# What the extractor reports for text that no key can equal: longer than any key, or not Unicode.
+UNMATCHABLE: Final = "\ufffd"
+
 # The win curve's heads are clamped to this range before use; inside it every formula is finite.
 MAX_ABS_WIN_LOGIT: Final = 60.0
 MIN_LOG_SLOPE: Final = -3.0

@@ -14,14 +14,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from bidml.blueprint import LIGHTGBM_ZERO, Head, Lookup, NodeMode, Rewrite, Trees
+from bidml.contract import UNMATCHABLE as UNMATCHABLE
 from bidml.contract import Feature, FeatureKind, FeatureSpec
 from bidml.errors import SpecError
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
 RawColumns: TypeAlias = Mapping[str, npt.NDArray[Any]]
-
-UNMATCHABLE: Final = "\ufffd"
-"""What the native extractor reports for text that no key can equal."""
 
 _LONGEST_TEXT: Final = 1024
 _LAST_BEGINS_BY: Final = 1028

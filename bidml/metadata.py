@@ -8,6 +8,7 @@ would be written.
 from __future__ import annotations
 
 import json
+import math
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,7 +39,13 @@ MAX_METADATA_LENGTH: Final = 16 << 20  # of one value
 
 CTR_MARGINS: Final = ("ctr_margin",)
 WIN_MARGINS: Final = ("location_margin", "log_slope_margin")
+MARGINS: Final = CTR_MARGINS + WIN_MARGINS
 UNIT: Final = "CPM"
+
+TOLERANCE: Final = 1e-12  # between evaluations of one file, after exp and ln
+# Near 0 only the absolute difference of these means anything.
+_LOGARITHMS: Final = (*MARGINS, "win_location")
+_SMALLEST: Final = 1e-290  # the subnormal doubles below are not accurate to 1e-12 themselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,17 @@ class SelfCheck:
     @property
     def n_rows(self) -> int:
         return len(next(iter(self.columns.values())))
+
+
+def difference(name: str, want: float, have: float) -> float:
+    """How far `have` is from `want`, a value of the margin or output `name`: relative; infinite for NaN.
+
+    Relative to 1 where a logarithm is smaller, and to 1e-290 where anything is.
+    """
+    if want == have:
+        return 0.0
+    relative = abs(want - have) / max(abs(want), 1.0 if name in _LOGARITHMS else _SMALLEST)
+    return relative if relative == relative else math.inf
 
 
 def input_kinds(blueprint: Blueprint) -> dict[str, FeatureKind]:

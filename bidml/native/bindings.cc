@@ -218,13 +218,15 @@ PyType_Slot scorer_slots[] = {{Py_tp_methods, hot_methods}, {0, nullptr}};
 
 // ---- the slow side ----
 
+nb::object decoded(std::string_view utf8) {  // what matches no key becomes contract.UNMATCHABLE
+  PyObject* text = PyUnicode_DecodeUTF8(utf8.data(), static_cast<Py_ssize_t>(utf8.size()), "replace");
+  if (!text) throw nb::python_error();
+  return nb::steal(text);
+}
+
 struct DictSink {
   nb::list categories, numbers;
-  void category(int slot, const char* utf8, size_t size) {
-    PyObject* text = PyUnicode_DecodeUTF8(utf8, static_cast<Py_ssize_t>(size), "replace");
-    if (!text) throw nb::python_error();
-    categories[slot] = nb::steal(text);
-  }
+  void category(int slot, const char* utf8, size_t size) { categories[slot] = decoded({utf8, size}); }
   void number(int slot, double x) { numbers[slot] = nb::float_(x); }
 };
 
@@ -256,6 +258,8 @@ nb::dict trace_dict(const Trace& trace) {
 }
 
 nb::dict explain(Scorer& scorer, nb::handle request, LineItem& line, Py_ssize_t imp) {
+  if (line.model != scorer.model)
+    throw nb::type_error("a line item belongs to the scorer that made it; call this scorer's line_item");
   Trace trace;
   decide(scorer.names, *scorer.model, request.ptr(), line, imp, trace);
   nb::dict out = trace_dict(trace);
@@ -299,12 +303,13 @@ class Texts {
     views_.reserve(static_cast<size_t>(n));
     for (Py_ssize_t i = 0; i < n; ++i) {
       PyObject* text = PyTuple_GET_ITEM(held_.ptr(), i);
+      if (!PyUnicode_Check(text)) throw nb::value_error("a category of a batch is str, \"\" where missing");
       Py_ssize_t size = 0;
-      const char* data = PyUnicode_Check(text) ? PyUnicode_AsUTF8AndSize(text, &size) : nullptr;
+      const char* data = PyUnicode_AsUTF8AndSize(text, &size);
       if (!data) {
-        if (PyErr_Occurred()) PyErr_Clear();  // a lone surrogate matches no key
-        data = PyUnicode_Check(text) ? "\xff" : "";
-        size = PyUnicode_Check(text) ? 1 : 0;
+        PyErr_Clear();  // a lone surrogate matches no key
+        data = "\xff";
+        size = 1;
       }
       views_.emplace_back(data, static_cast<size_t>(size));
     }
@@ -452,6 +457,13 @@ NB_MODULE(_native, m) {
         out["heads"] = heads;
         return out;
       });
+
+  m.def("raw_category", [](nb::handle value) {
+    Text text;
+    return decoded(text.of(value.ptr()));
+  }, nb::arg().none(), "A value of a request or a line item as a category, by the rule of the hot path.");
+  m.def("raw_number", [](nb::handle value) { return number_of(value.ptr()); }, nb::arg().none(),
+        "The same as a number; NaN when missing.");
 
   nb::dict constants;
   constants["MAX_ABS_WIN_LOGIT"] = kMaxAbsWinLogit;

@@ -5,6 +5,10 @@ from typing import Any
 
 CONSTANTS: dict[str, float]
 
+def isa_available(isa: str, /) -> bool: ...
+def raw_category(value: object, /) -> str: ...
+def raw_number(value: object, /) -> float: ...
+
 class LineItem:
     fields: dict[str, object]
     pacing_multiplier: float

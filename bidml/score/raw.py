@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -31,7 +30,8 @@ class RawExtractor:
     ) -> dict[str, str | float]:
         """One value per feature: text, "" when missing; float, NaN when missing.
 
-        `line_item` gives the fields of `line_item.` sources. A request without the impression is all missing.
+        `line_item` gives the fields of `line_item.` sources. What a missing impression would say is missing. Text
+        that no key can equal (over 1024 characters, lone surrogates) is `contract.UNMATCHABLE`.
         """
         imps = request.get("imp")
         impression = imps[imp] if isinstance(imps, list) and -1 < imp < len(imps) else None
@@ -58,13 +58,5 @@ class RawExtractor:
 
 def line_item_value(kind: FeatureKind, found: object) -> str | float:
     """A line item's field as the raw value of a feature: the same rule as for a field of a request."""
-    is_integer = isinstance(found, int) and not isinstance(found, bool)
-    if kind is FeatureKind.CATEGORY:
-        return found if isinstance(found, str) else str(found) if is_integer else ""
-    if is_integer or isinstance(found, float):
-        try:
-            number = float(found)  # type: ignore[arg-type]
-        except OverflowError:
-            return math.nan
-        return number if math.isfinite(number) else math.nan
-    return math.nan
+    value: str | float = (_native.raw_category if kind is FeatureKind.CATEGORY else _native.raw_number)(found)
+    return value

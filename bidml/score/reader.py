@@ -29,7 +29,7 @@ from bidml.blueprint import (
 )
 from bidml.bounds import check_blueprint
 from bidml.contract import CONTRACT_VERSION, IR_VERSION, MAX_FILE_BYTES, METADATA_KEYS, ML_OPSET, OPSET
-from bidml.errors import ArtifactError
+from bidml.errors import ArtifactError, ExportError
 from bidml.graph import GRAPH_NAME, graph_of
 from bidml.graph_parts import DOUBLE, ML_DOMAIN, STRING, UINT8, Graph, Node, Tensor
 from bidml.metadata import SelfCheck, expected_names, input_kinds, metadata_of, read_metadata
@@ -99,11 +99,18 @@ def parse_artifact(data: bytes, *, sha256: str | None = None) -> Artifact:
     check_blueprint(blueprint, error=ArtifactError)
     _demand_same_graph(graph_of(blueprint), model.graph)
     _check_rows(blueprint, meta.self_check)
-    if tuple(metadata_of(blueprint, meta.self_check).items()) != model.metadata:
+    if _canonical_metadata(blueprint, meta.self_check) != model.metadata:
         raise ArtifactError(
             "metadata is in canonical form", value="another order or spelling", remedy=_DAMAGED
         )
     return Artifact(blueprint, meta.self_check, sha256 or hashlib.sha256(data).hexdigest())
+
+
+def _canonical_metadata(blueprint: Blueprint, self_check: SelfCheck) -> tuple[tuple[str, str], ...]:
+    try:
+        return tuple(metadata_of(blueprint, self_check).items())
+    except ExportError as error:  # lone surrogates, infinities: JSON reads what it does not write
+        raise ArtifactError(error.rule, value=error.value, remedy=_DAMAGED) from None
 
 
 def manifest_of(data: bytes) -> tuple[str, int]:

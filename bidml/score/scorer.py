@@ -8,22 +8,17 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from bidml.blueprint import Blueprint
-from bidml.contract import (
-    CTR_OUTPUTS,
-    PRICE_INPUTS,
-    PRICE_OUTPUTS,
-    WIN_OUTPUTS,
-    AuctionType,
-    FeatureKind,
-    NoBidReason,
-)
+from bidml.contract import PRICE_OUTPUTS, AuctionType, NoBidReason
 from bidml.errors import ArtifactError, ConfigError, DataError
+from bidml.metadata import TOLERANCE, difference
 from bidml.score import _native
+from bidml.score.batch import batch_arguments
 from bidml.score.explanation import Explanation
 from bidml.score.raw import line_item_value
 from bidml.score.reader import Artifact, read_artifact
@@ -31,8 +26,7 @@ from bidml.units import is_currency_code
 
 LineItem = _native.LineItem
 
-MARGIN_OUTPUTS = ("ctr_margin", "location_margin", "log_slope_margin")
-BATCH_OUTPUTS = PRICE_OUTPUTS + CTR_OUTPUTS + WIN_OUTPUTS + MARGIN_OUTPUTS
+_ISAS = ("best", "scalar", "avx2", "avx512")
 
 
 class RequestError(DataError):
@@ -59,7 +53,12 @@ class Scorer(_native.NativeScorer):
         isa: str = "best",
     ) -> None:
         try:
-            super().__init__(artifact.blueprint, _checked_rates(rates), RequestError if strict else None, isa)
+            super().__init__(
+                artifact.blueprint,
+                _checked_rates(rates),
+                RequestError if strict else None,
+                _checked_isa(isa),
+            )
         except ValueError as error:
             raise ArtifactError(
                 "the native engine accepts an artifact's arrays",
@@ -119,10 +118,10 @@ class Scorer(_native.NativeScorer):
                 value="ctr only" if self.blueprint.win is None else "win curve only",
                 remedy="use score_many for its outputs, or train both",
             )
-        _check_amount("value_per_click", value_per_click, lowest=0.0)
-        _check_amount("cap_cpm", cap_cpm, lowest=math.ulp(0.0))
-        _check_amount("pacing_multiplier", pacing_multiplier, lowest=0.0)
-        _check_amount("margin", margin, lowest=0.0, below=1.0)
+        value_per_click = _checked_amount("value_per_click", value_per_click)
+        cap_cpm = _checked_amount("cap_cpm", cap_cpm, above=0.0)
+        pacing_multiplier = _checked_amount("pacing_multiplier", pacing_multiplier)
+        margin = _checked_amount("margin", margin, below=1.0)
         categories: list[tuple[int, str]] = []
         numbers: list[tuple[int, float]] = []
         for feature in self.blueprint.spec.features:
@@ -146,8 +145,8 @@ class Scorer(_native.NativeScorer):
             categories,
             numbers,
             value_per_click * (1.0 - margin),
-            float(cap_cpm),
-            float(pacing_multiplier),
+            cap_cpm,
+            pacing_multiplier,
         )
         line.fields = dict(fields)
         return line
@@ -181,37 +180,25 @@ class Scorer(_native.NativeScorer):
     def score_many(self, columns: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
         """Score a batch of raw features into the caller's buffers.
 
-        `columns`: every feature of the spec (category: a sequence of str; number: a buffer or a sequence of doubles,
-        NaN missing) and, for `bid_cpm` and `win_rate`, the price inputs (a number, or one per row).
-        `outputs`: name → writable contiguous buffer of one double per row; names of `BATCH_OUTPUTS`.
-        Raises `DataError` for a missing column, an unequal length or an unknown output.
+        `columns`: every feature of the spec (category: a sequence of str, "" missing; number: a buffer or a sequence
+        of doubles, NaN missing) and, for `bid_cpm` and `win_rate`, the price inputs (a number, or one per row).
+        `outputs`: name → writable contiguous buffer of one double per row; names of `BATCH_OUTPUTS`. The GIL is
+        released. Raises `DataError` for a missing column, an unequal length, another type or an unknown output.
         """
-        unknown = sorted(set(outputs) - set(BATCH_OUTPUTS))
-        if unknown or not outputs:
-            raise DataError("an output is known", value=unknown, remedy=f"use {list(BATCH_OUTPUTS)}")
-        n_rows = len(memoryview(next(iter(outputs.values()))))
-        categories: list[Any] = [()] * sum(is_category for is_category, _ in self._feature_slots.values())
-        numbers: list[Any] = [None] * (len(self._feature_slots) - len(categories))
-        for feature in self.blueprint.spec.features:
-            column = _column(columns, feature.name)
-            if feature.kind is FeatureKind.CATEGORY:
-                _check_length(feature.name, column, n_rows)
-                categories[self._feature_slots[feature.name][1]] = column
-            else:
-                numbers[self._feature_slots[feature.name][1]] = _doubles(feature.name, column, n_rows)
-        pricing = any(name in outputs for name in PRICE_OUTPUTS)
-        if pricing and (self.blueprint.ctr is None or self.blueprint.win is None):
+        arguments = batch_arguments(self.blueprint.spec, self._feature_slots, columns, outputs)
+        prices = not set(PRICE_OUTPUTS).isdisjoint(outputs)
+        if prices and (self.blueprint.ctr is None or self.blueprint.win is None):
             raise DataError(
                 "bids need an artifact with a CTR model and a win curve",
                 value=sorted(outputs),
                 remedy="ask for less",
             )
-        prices = [
-            _doubles(name, _column(columns, name), n_rows) if pricing else None for name in PRICE_INPUTS
-        ]
-        for name, buffer in outputs.items():
-            _check_length(name, memoryview(buffer), n_rows)
-        self._score_many(n_rows, categories, numbers, prices, [outputs.get(name) for name in BATCH_OUTPUTS])
+        try:
+            self._score_many(*arguments)
+        except ValueError as error:
+            raise DataError(
+                "a batch is what the engine reads", value=str(error), remedy="see score_many"
+            ) from None
 
     def info(self) -> dict[str, Any]:
         """What is loaded: identity, contract, provenance, and how each head runs ("path") and why not faster."""
@@ -240,10 +227,8 @@ class Scorer(_native.NativeScorer):
         found = {name: array("d", bytes(8 * n_rows)) for name in check.expected}
         self.score_many(check.columns, found)
         for name, expected in check.expected.items():
-            tolerance = 1e-12
             for row, (want, have) in enumerate(zip(expected, found[name], strict=True)):
-                scale = max(abs(want), 1.0) if name in MARGIN_OUTPUTS or name in WIN_OUTPUTS else abs(want)
-                if not (want == have or abs(want - have) <= tolerance * scale):
+                if not difference(name, want, have) <= TOLERANCE:
                     raise ArtifactError(
                         f"an artifact reproduces its own rows: {name}, row {row}, is {want!r}",
                         value=have,
@@ -253,7 +238,7 @@ class Scorer(_native.NativeScorer):
 
 def _checked_rates(rates: Mapping[str, float] | None) -> list[tuple[str, float]]:
     for code, rate in (rates or {}).items():
-        if not is_currency_code(code) or not (isinstance(rate, int | float) and 0.0 < rate < math.inf):
+        if not (is_currency_code(code) and 0.0 < _number(rate) < math.inf):
             raise ConfigError(
                 "a rate is a positive number for a currency code",
                 value=(code, rate),
@@ -262,42 +247,31 @@ def _checked_rates(rates: Mapping[str, float] | None) -> list[tuple[str, float]]
     return [(code, float(rate)) for code, rate in (rates or {}).items()]
 
 
-def _check_amount(name: str, amount: object, *, lowest: float, below: float = math.inf) -> None:
-    is_number = isinstance(amount, int | float) and not isinstance(amount, bool)
-    if not (is_number and lowest <= amount < below):  # type: ignore[operator]
-        bounds = f"at least {lowest:g}" if lowest != math.ulp(0.0) else "above 0"
+def _checked_isa(isa: str) -> str:
+    if isa not in _ISAS or not _native.isa_available(isa):
         raise ConfigError(
-            f"{name} is a number {bounds} and below {below:g}", value=amount, remedy=f"correct {name}"
+            f"isa is one of {list(_ISAS)} that this machine has", value=isa, remedy='use "best"'
         )
+    return isa
 
 
-def _column(columns: Mapping[str, Any], name: str) -> Any:
-    try:
-        return columns[name]
-    except KeyError:
-        raise DataError(
-            f"a batch has the column {name}",
-            value=sorted(columns),
-            remedy="add the column (NaN or '' where missing)",
-        ) from None
-
-
-def _check_length(name: str, column: Sequence[Any] | memoryview, n_rows: int) -> None:
-    if len(column) != n_rows:
-        raise DataError(
-            f"{name} has one value per row: {n_rows}", value=len(column), remedy="align the columns"
+def _checked_amount(
+    name: str, amount: object, *, above: float = -math.ulp(0.0), below: float = math.inf
+) -> float:
+    number = _number(amount)
+    if not above < number < below:
+        least = "above 0" if above == 0.0 else "at least 0"
+        raise ConfigError(
+            f"{name} is a number, {least} and below {below:g}", value=amount, remedy=f"correct {name}"
         )
+    return number
 
 
-def _doubles(name: str, column: Any, n_rows: int) -> Any:
-    if isinstance(column, int | float):
-        return array("d", [column]) * n_rows
+def _number(value: object) -> float:
+    """NaN for what is no number, or beyond a double."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return math.nan
     try:
-        view = memoryview(column)
-    except TypeError:
-        column = array("d", column)
-        view = memoryview(column)
-    _check_length(name, view, n_rows)
-    if view.format != "d" or not view.c_contiguous:
-        column = array("d", view.tolist())
-    return column
+        return float(value)
+    except OverflowError:
+        return math.nan

@@ -34,12 +34,12 @@ from hypothesis import settings as hypothesis_settings
 from onnx.reference import ReferenceEvaluator
 
 from bidml.blueprint import Blueprint, Calibration, Column, CtrBlueprint, Head, Lookup, Rewrite, WinBlueprint
-from bidml.certify import DEFAULT_EVALUATORS, MARGINS, ORACLE, Evaluator, certify
+from bidml.certify import DEFAULT_EVALUATORS, ORACLE, Evaluator, certify
 from bidml.contract import MAX_ABS_LEAF, MAX_COLUMNS, MAX_DEPTH, PRICE_INPUTS
 from bidml.errors import CertificateError, DataError, ExportError
 from bidml.export import model_bytes, rewritten_bytes, write_artifact
 from bidml.graph import graph_of
-from bidml.metadata import MAX_SELF_CHECK_ROWS, SelfCheck
+from bidml.metadata import MARGINS, MAX_SELF_CHECK_ROWS, SelfCheck
 from bidml.oracle import evaluate
 from bidml.score.reader import parse_artifact, read_artifact
 from bidml.self_check import self_check_of
