@@ -1,0 +1,168 @@
+"""The unified likelihood: every kind of feedback about a log-logistic market price, with gradients and Hessians.
+
+ln M is logistic with slope k = eᵃ: F(b) = σ(η(b)), η(b) = β + eᵃ (ln b − c). β is the log-odds of winning at the
+reference bid eᶜ, so that location and slope are estimated at the middle of the data. A row `lower < M ≤ upper`, seen
+because M > t, contributes (SCIENCE.md 2.3)
+
+    −ln σ(η(upper)) − ln σ(−η(lower)) + ln σ(−η(t))  −  { a if exact; ln(1 − e^{−δ}) if an interval; 0 }
+
+with δ = eᵃ (ln upper − ln lower). It is the identity σ(u) − σ(l) = σ(u) σ(−l) (1 − e^{l − u}) of the logistic: an exact
+price is one win and one loss at the same bid, plus a Jacobian (a − ln M, of which ln M is constant and kept in `nll`).
+Truncation at the lower bound of a win cancels its second term, as it must.
+"""
+
+from __future__ import annotations
+
+from math import log
+from typing import Final, NamedTuple
+
+import numpy as np
+from scipy.special import expit
+
+from bidml.contract import MAX_ABS_WIN_LOGIT, MAX_LOG_SLOPE, MIN_LOG_SLOPE
+from bidml.fit.observations import Doubles, MarketPriceObservations
+
+MIN_CURVATURE_LOCATION: Final = 1e-6
+MIN_CURVATURE_SLOPE: Final = 1e-3
+PRIOR_LOG_SLOPE: Final = log(2.0)
+_MAX_NEWTON_STEPS: Final = 100
+
+
+class Derivatives(NamedTuple):
+    """Of the negative log-likelihood of each row, times its weight; arrays (n,). Curvatures are positive: exact in β
+    without truncation, Gauss–Newton in a and across."""
+
+    gradient_location: Doubles
+    hessian_location: Doubles
+    gradient_slope: Doubles
+    hessian_slope: Doubles
+    cross: Doubles
+
+
+class CensoredLikelihood:
+    """The likelihood of observations, prepared once: logarithms of the bounds, relative to the reference bid."""
+
+    def __init__(self, observations: MarketPriceObservations, *, reference_log_bid_cpm: float) -> None:
+        self.n_rows = len(observations)
+        self.weight = observations.weight
+        lower, upper, below = observations.lower_cpm, observations.upper_cpm, observations.truncation_cpm
+        self._upper = np.flatnonzero(upper < np.inf)
+        self._lower = np.flatnonzero(lower > 0.0)
+        self._below = np.flatnonzero(below > 0.0)
+        self._exact = observations.exact
+        self._interval = np.flatnonzero((upper < np.inf) & (lower > 0.0) & ~self._exact)
+        self._log_upper = np.log(upper[self._upper]) - reference_log_bid_cpm
+        self._log_lower = np.log(lower[self._lower]) - reference_log_bid_cpm
+        self._log_below = np.log(below[self._below]) - reference_log_bid_cpm
+        self._log_width = np.log(upper[self._interval] / lower[self._interval])
+        self._log_price = np.where(self._exact, np.log(np.where(self._exact, upper, 1.0)), 0.0)
+
+    def nll(self, beta: Doubles, a: Doubles) -> Doubles:
+        """−ln likelihood of each row (n,), not weighted; for exact prices of the density per CPM."""
+        beta, a = clamped(beta, a)
+        k = np.exp(a)
+        loss = np.where(self._exact, self._log_price - a, 0.0)
+        rows = self._upper
+        loss[rows] += np.logaddexp(0.0, -(beta[rows] + k[rows] * self._log_upper))
+        rows = self._lower
+        loss[rows] += np.logaddexp(0.0, beta[rows] + k[rows] * self._log_lower)
+        rows = self._below
+        loss[rows] -= np.logaddexp(0.0, beta[rows] + k[rows] * self._log_below)
+        rows = self._interval
+        loss[rows] -= np.log(-np.expm1(-k[rows] * self._log_width))
+        return loss
+
+    def mean_nll(self, beta: Doubles, a: Doubles) -> float:
+        """The weighted mean of `nll`."""
+        return float(np.average(self.nll(beta, a), weights=self.weight))
+
+    def derivatives(self, beta: Doubles, a: Doubles) -> Derivatives:
+        """Gradients and curvatures at (β, a), each (n,)."""
+        beta, a = clamped(beta, a)
+        k = np.exp(a)
+        g, h = np.zeros(self.n_rows), np.zeros(self.n_rows)
+        ga, ha = np.where(self._exact, -1.0, 0.0), np.zeros(self.n_rows)
+        bend, cross = (
+            np.zeros(self.n_rows),
+            np.zeros(self.n_rows),
+        )  # bend = Σ q g: what Gauss–Newton leaves out
+        for rows, log_bound, sign, of_gradient in (
+            (self._upper, self._log_upper, 1.0, -1.0),
+            (self._lower, self._log_lower, 1.0, 0.0),
+            (self._below, self._log_below, -1.0, 0.0),
+        ):
+            q = k[rows] * log_bound
+            p = expit(beta[rows] + q)
+            step = sign * (p + of_gradient)
+            curvature = sign * p * (1.0 - p)
+            g[rows] += step
+            h[rows] += curvature
+            bend[rows] += q * step
+            cross[rows] += q * curvature
+            ha[rows] += q * q * curvature
+        ga += bend
+        ha += np.where(self._exact, np.maximum(bend, 0.0), 0.0)
+        rows = self._interval
+        if len(rows):
+            delta = k[rows] * self._log_width
+            e = np.exp(-delta)
+            one_e = -np.expm1(-delta)
+            ga[rows] -= delta * e / one_e
+            ha[rows] += delta * e * np.maximum(delta - one_e, 0.0) / (one_e * one_e)
+        w = self.weight
+        return Derivatives(
+            w * g,
+            w * np.maximum(h, MIN_CURVATURE_LOCATION),
+            w * ga,
+            w * np.maximum(ha, MIN_CURVATURE_SLOPE),
+            w * cross,
+        )
+
+
+def clamped(beta: Doubles, a: Doubles) -> tuple[Doubles, Doubles]:
+    """The heads inside the contract's range, as the artifact evaluates them."""
+    return np.clip(beta, -MAX_ABS_WIN_LOGIT, MAX_ABS_WIN_LOGIT), np.clip(a, MIN_LOG_SLOPE, MAX_LOG_SLOPE)
+
+
+def newton_shift(
+    likelihood: CensoredLikelihood, beta: Doubles, a: Doubles, *, most: float = 0.5
+) -> tuple[float, float]:
+    """One Newton step of a shift (Δβ, Δa) common to all rows, each at most `most` in size.
+
+    A prior on the mean log-slope, N(ln 2, 1), worth one observation, keeps separable data finite.
+    """
+    d = likelihood.derivatives(beta, a)
+    g = np.array([d.gradient_location.sum(), d.gradient_slope.sum() + float(np.mean(a)) - PRIOR_LOG_SLOPE])
+    cross = d.cross.sum()
+    h = np.array([[d.hessian_location.sum(), cross], [cross, d.hessian_slope.sum() + 1.0]])
+    if h[0, 0] * h[1, 1] <= cross * cross:
+        h[0, 1] = h[1, 0] = 0.0
+    step = np.clip(-np.linalg.solve(h, g), -most, most)
+    return float(step[0]), float(step[1])
+
+
+def global_curve(likelihood: CensoredLikelihood) -> tuple[float, float]:
+    """(β, a) of one curve for all rows: the maximum of likelihood and prior, by Newton steps that never go uphill."""
+    total = float(likelihood.weight.sum())
+
+    def objective(b: float, a: float) -> float:
+        return total * likelihood.mean_nll(*_constant(likelihood, b, a)) + 0.5 * (a - PRIOR_LOG_SLOPE) ** 2
+
+    b, a = 0.0, PRIOR_LOG_SLOPE
+    best = objective(b, a)
+    for _ in range(_MAX_NEWTON_STEPS):
+        step_b, step_a = newton_shift(likelihood, *_constant(likelihood, b, a), most=2.0)
+        scale = 1.0
+        while scale > 1e-4 and (tried := objective(b + scale * step_b, a + scale * step_a)) > best:
+            scale *= 0.5
+        if scale <= 1e-4:
+            break
+        gained, best = best - tried, tried
+        b, a = b + scale * step_b, a + scale * step_a
+        if gained <= 1e-10 * abs(best):
+            break
+    return b, float(np.clip(a, MIN_LOG_SLOPE, MAX_LOG_SLOPE))
+
+
+def _constant(likelihood: CensoredLikelihood, b: float, a: float) -> tuple[Doubles, Doubles]:
+    return np.full(likelihood.n_rows, b), np.full(likelihood.n_rows, a)

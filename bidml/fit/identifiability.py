@@ -1,0 +1,142 @@
+"""Can this log teach the win curve? How much our bids varied given x, and what that leaves unknown, in money.
+
+With win/loss feedback, location and slope are identified only by the variation of our own bid given x: a bid that is a
+function of x shows one point of each curve. The report (SCIENCE.md 2.4, 3.3):
+
+- R² of ln b given x, out of fold: the share of the variation of our bids that x explains.
+- SE(ln k) = I^{-1/2}, I = Σ p (1 − p) k² (ln b − ĉ(x))² over win/loss rows, plus (3 + π²)/9 for each exact price (the
+  information of a logistic's log scale). ĉ(x) is the out-of-fold mean of ln b: with deviations from the overall mean
+  the error is understated tenfold where bids follow x.
+- The predicted relative regret ½ κ [(∂ ln b*/∂m)² Var m + (∂ ln b*/∂ ln k)² Var ln k], κ = k (k + 1)(1 − F), at the
+  logged bids, by segments of equal size in order of ĉ(x), each with the information it has alone.
+
+Not in it: the bias of regularisation, which shrinks what the data cannot tell.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any, Final
+
+import lightgbm as lgb
+import numpy as np
+
+from bidml.fit.encoding import Indices
+from bidml.fit.observations import Doubles, MarketPriceObservations
+from bidml.pricing import WinCurve
+
+MAX_BID_R2: Final = 0.95
+MAX_RELATIVE_REGRET: Final = 0.005
+_EXACT_PRICE_INFORMATION: Final = (3.0 + np.pi**2) / 9.0
+_SEGMENTS: Final = 10
+_MOST_ROWS: Final = 100_000
+
+
+class IdentifiabilityWarning(UserWarning):
+    """The log does not vary the bids enough to learn the win curve from: explore (jitter ln b, and log its density)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identifiability:
+    """What the bids of a log can teach. `bid_r2`: of ln b given x, out of fold; `exact_share`: rows with a known price.
+
+    `se_log_slope`: of ln k, from all rows; `predicted_relative_regret`: mean over segments, of the attainable surplus.
+    """
+
+    n_rows: int
+    exact_share: float
+    bid_r2: float
+    residual_sd_log_bid: float
+    se_log_slope: float
+    predicted_relative_regret: float
+
+    @property
+    def identified(self) -> bool:
+        """False where a fit warns: bids follow x and few exact prices make up for it, or regret is above its limit."""
+        return self.weakness is None
+
+    @property
+    def weakness(self) -> str | None:
+        """Why the curve is not identified well, in words; None if it is."""
+        if self.bid_r2 > MAX_BID_R2 and self.exact_share < 0.2:
+            return (
+                f"the features explain {self.bid_r2:.1%} of the variation of ln bid, above {MAX_BID_R2:.0%}"
+            )
+        if self.predicted_relative_regret > MAX_RELATIVE_REGRET:
+            return (
+                f"the uncertainty of the curve costs about {self.predicted_relative_regret:.2%} of the surplus, "
+                f"above {MAX_RELATIVE_REGRET:.1%}"
+            )
+        return None
+
+    def warn(self) -> None:
+        """Emits an `IdentifiabilityWarning` if there is a weakness."""
+        if self.weakness is not None:
+            warnings.warn(
+                f"the win curve is poorly identified: {self.weakness}; bid with a random factor on 5 to 10 % of the "
+                "traffic and log its density, or get min-bid-to-win feedback",
+                IdentifiabilityWarning,
+                stacklevel=3,
+            )
+
+
+def identifiability(
+    observations: MarketPriceObservations,
+    curve: WinCurve,
+    matrix: Doubles,
+    *,
+    folds: Indices,
+    seed: int,
+    n_threads: int,
+) -> Identifiability:
+    """The report for rows (n,) with fitted curves (n,); `matrix` (n, n_columns) is what the trees see of x."""
+    rows = np.arange(len(observations))
+    if len(rows) > _MOST_ROWS:
+        rows = rows[:: -(-len(rows) // _MOST_ROWS)]
+    share = len(rows) / len(observations)
+    seen, at = observations.take(rows), curve[rows]
+    log_bid = np.log(seen.bid_cpm)
+    center = _out_of_fold_mean(matrix[rows], log_bid, folds[rows], seed=seed, n_threads=n_threads)
+    deviation = log_bid - center
+    spread = float(log_bid.var())
+    k, w = at.shape, seen.weight
+    p = at.win_rate(seen.bid_cpm)
+    fisher = w * k * k * p * (1.0 - p)
+    information_m = np.where(seen.exact, w * k * k / 3.0, fisher)
+    information_k = np.where(seen.exact, w * _EXACT_PRICE_INFORMATION, fisher * deviation**2)
+    kappa = k * (k + 1.0) * (1.0 - p)
+    dm = k * p / (k + 1.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logit = np.log(p) - np.log1p(-p)
+    dk = (1.0 - np.nan_to_num(p * logit, nan=0.0, posinf=0.0, neginf=0.0)) / (k + 1.0)
+    regret = []
+    for segment in np.array_split(np.argsort(center, kind="stable"), min(_SEGMENTS, len(rows))):
+        var_m = share / max(float(information_m[segment].sum()), 1e-12)
+        var_k = share / max(float(information_k[segment].sum()), 1e-12)
+        loss = 0.5 * kappa[segment] * (dm[segment] ** 2 * var_m + dk[segment] ** 2 * var_k)
+        regret.append(float(np.minimum(loss, 1.0).mean()))
+    return Identifiability(
+        n_rows=len(observations),
+        exact_share=float(observations.exact.mean()),
+        bid_r2=1.0 if spread <= 1e-12 else float(max(0.0, 1.0 - (deviation**2).mean() / spread)),
+        residual_sd_log_bid=float(np.sqrt((deviation**2).mean())),
+        se_log_slope=float(np.sqrt(share / max(float(information_k.sum()), 1e-12))),
+        predicted_relative_regret=float(np.mean(regret)),
+    )
+
+
+def _out_of_fold_mean(matrix: Doubles, y: Doubles, folds: Indices, *, seed: int, n_threads: int) -> Doubles:
+    """E[y | x] of each row (n,) from the other half of the folds."""
+    params: dict[str, Any] = {
+        "objective": "regression", "num_leaves": 15, "learning_rate": 0.15, "min_data_in_leaf": 20, "max_bin": 63,
+        "deterministic": True, "force_row_wise": True, "verbosity": -1, "seed": seed, "num_threads": n_threads,
+    }  # fmt: skip
+    found = np.full(len(y), y.mean())
+    half = folds % 2 == 0
+    if min(half.sum(), (~half).sum()) < 2 * params["min_data_in_leaf"]:
+        return found
+    for learn, tell in ((half, ~half), (~half, half)):
+        booster = lgb.train(params, lgb.Dataset(matrix[learn], y[learn]), num_boost_round=60)
+        found[tell] = booster.predict(matrix[tell], num_threads=n_threads)
+    return found

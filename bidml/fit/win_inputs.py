@@ -1,0 +1,88 @@
+"""What the win curve's trees and linear part see of an auction: numbers as they are, categories through lookups.
+
+A category of few values is its rank by frequency, a richer one its weight in the linear base. Training rows get the
+values of the other folds, all later rows the lookups (see `linear_base`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from bidml.blueprint import Column, Head
+from bidml.contract import FeatureSpec
+from bidml.features import RawColumns, encode
+from bidml.fit.censored import CensoredLikelihood
+from bidml.fit.encoding import Categories, Indices, OtherFolds, lookup_values, rank_column
+from bidml.fit.linear_base import LinearBase, fit_linear_base
+from bidml.fit.observations import Doubles, MarketPriceObservations
+from bidml.fit.two_boosters import TrainingRows
+
+_FEW_KEYS: Final = 24
+_NUISANCE_BINS: Final = 24
+_MIN_COUNT: Final = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WinInputs:
+    """The linear base and the trees' columns, fitted on training rows; `training` holds those rows as trees see them.
+
+    `has_terms`: the base's weights are part of the location head (`base="linear"`).
+    """
+
+    base: LinearBase
+    columns: tuple[Column, ...]
+    training: TrainingRows
+    has_terms: bool
+
+    def rows(self, raw: RawColumns, likelihood: CensoredLikelihood) -> TrainingRows:
+        """Other rows (n,) as the artifact will see them."""
+        n = likelihood.n_rows
+        beta = np.full(n, self.base.intercept)
+        if self.has_terms:
+            for effect in self.base.effects:
+                beta += lookup_values(effect.lookup, raw[effect.lookup.feature])
+        return TrainingRows(self.matrix(raw), likelihood, beta, np.full(n, self.base.log_slope))
+
+    def matrix(self, raw: RawColumns) -> Doubles:
+        """The trees' inputs (n, n_columns) of rows, every category through its lookup."""
+        return encode(raw, Head(self.columns, None))
+
+
+def fit_win_inputs(
+    spec: FeatureSpec,
+    raw: RawColumns,
+    observations: MarketPriceObservations,
+    *,
+    reference_log_bid_cpm: float,
+    folds: Indices,
+    has_terms: bool,
+) -> WinInputs:
+    """Fits base and columns on the rows of `raw`, `observations` and `folds` (n,)."""
+    likelihood = CensoredLikelihood(observations, reference_log_bid_cpm=reference_log_bid_cpm)
+    n = likelihood.n_rows
+    categories = [
+        Categories.of(feature.name, raw[feature.name], min_count=_MIN_COUNT) for feature in spec.categories()
+    ]
+    numbers = {feature.name: raw[feature.name] for feature in spec.numbers()}
+    nuisances = [_quantile_bins(cells) for cells in numbers.values()] if categories else []
+    base = fit_linear_base(likelihood, categories, visibility=OtherFolds(folds), nuisances=nuisances)
+    columns, values = [Column(name) for name in numbers], list(numbers.values())
+    for found, effect in zip(categories, base.effects, strict=True):
+        encoding = rank_column(found) if len(found.keys) <= _FEW_KEYS else effect
+        columns.append(Column(found.feature, encoding.lookup))
+        values.append(encoding.values)
+    beta = base.intercept + base.training_margin if has_terms else np.full(n, base.intercept)
+    training = TrainingRows(np.column_stack(values), likelihood, beta, np.full(n, base.log_slope))
+    return WinInputs(base, tuple(columns), training, has_terms)
+
+
+def _quantile_bins(cells: Doubles) -> Indices:
+    """Codes 0 … by quantile, missing values last; (n,)."""
+    present = cells[~np.isnan(cells)]
+    if not present.size:
+        return np.zeros(len(cells), dtype=np.intp)
+    edges = np.unique(np.quantile(present, np.linspace(0.0, 1.0, _NUISANCE_BINS + 1)[1:-1]))
+    return np.where(np.isnan(cells), len(edges) + 1, np.searchsorted(edges, cells)).astype(np.intp)
