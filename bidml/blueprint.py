@@ -42,7 +42,7 @@ class Trees:
     `true_is_leaf` q, `false_is_leaf` q, `missing_true` q. A child is a node index, or a leaf index where
     `*_is_leaf` is 1. NaN goes to the true side where `missing_true` is 1, else to the false side.
     `roots` (n_trees,) q; `leaf` (n_leaves,) d. `membership` d holds, for the MEMBER nodes in node order, each set
-    followed by one NaN; the threshold of a MEMBER node is 0.0. A tree of one leaf is a node whose two sides are it.
+    followed by one NaN; the threshold of a MEMBER node is 0.0. A constant tree is a node with two equal leaves.
     """
 
     roots: array[int]

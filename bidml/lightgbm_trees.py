@@ -158,7 +158,7 @@ def _rewrite(decision: int) -> Rewrite:
 
 
 class _Builder:
-    """Appends trees in preorder, the true side first; leaves in the same order."""
+    """Appends trees in preorder: the true side first, but a leaf after the branch beside it (see `bounds`)."""
 
     def __init__(self, column_of: dict[tuple[int, Rewrite], int]) -> None:
         self._column_of = column_of
@@ -180,10 +180,9 @@ class _Builder:
         trees = self.trees
         trees.roots.append(trees.n_nodes)
         if int(section["num_leaves"]) == 1:
-            leaf = self._leaf(values[0])
             self._node(0, NodeMode.LEQ, 0.0, 0)
-            self._link(trees.n_nodes - 1, True, leaf, is_leaf=True)
-            self._link(trees.n_nodes - 1, False, leaf, is_leaf=True)
+            for side in (True, False):
+                self._link(trees.n_nodes - 1, side, self._leaf(values[0]), is_leaf=True)
             return
         splits = _Splits(section)
         pending: list[tuple[int, int, bool]] = [(0, -1, False)]  # (LightGBM's child, our parent, its side)
@@ -196,7 +195,8 @@ class _Builder:
             if parent >= 0:
                 self._link(parent, side, node, is_leaf=False)
             self._split(splits, child)
-            pending += [(splits.right[child], node, False), (splits.left[child], node, True)]
+            sides = [(splits.right[child], node, False), (splits.left[child], node, True)]
+            pending += sorted(sides, key=lambda side: side[0] < 0, reverse=True)  # the last is the next
 
     def _split(self, splits: _Splits, i: int) -> None:
         decision = splits.decision[i]

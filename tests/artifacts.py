@@ -40,17 +40,11 @@ Tree = Any
 
 
 def trees_of(*roots: Tree) -> Trees:
-    """`Trees` from nested tuples, in preorder."""
+    """`Trees` from nested tuples, in preorder; a leaf after the branch beside it; a constant is two leaves."""
     trees = empty_trees()
     for root in roots:
         trees.roots.append(trees.n_nodes)
-        if isinstance(root, float):
-            trees.leaf.append(root)
-            at = _append(trees, 0, NodeMode.LEQ, 0.0, False)
-            for side in (True, False):
-                _link(trees, at, side, len(trees.leaf) - 1, is_leaf=True)
-        else:
-            _grow(trees, root)
+        _grow(trees, (0, 0.0, False, root, root) if isinstance(root, float) else root)
     return trees
 
 
@@ -68,7 +62,7 @@ def _grow(trees: Trees, node: Tree) -> int:
         at = _append(trees, column, NodeMode.MEMBER, 0.0, missing_true)
     else:
         at = _append(trees, column, NodeMode.LEQ, test, missing_true)
-    for side, child in ((True, if_true), (False, if_false)):
+    for side, child in sorted(((True, if_true), (False, if_false)), key=lambda s: isinstance(s[1], float)):
         if isinstance(child, float):
             trees.leaf.append(child)
             _link(trees, at, side, len(trees.leaf) - 1, is_leaf=True)

@@ -270,16 +270,16 @@ def test_a_crash_leaves_an_artifact_that_loads(
     path = tmp_path / "m.onnx"
     old = write_artifact(complete_blueprint(), path)
     renames = 0
-    real = Path.replace
+    real = os.replace
 
-    def replace(self: Path, target: Path) -> Path:
+    def replace(source: Path, target: Path) -> None:
         nonlocal renames
         renames += 1
         if renames == dies_at:
             raise OSError("power failure")
-        return real(self, target)
+        real(source, target)
 
-    monkeypatch.setattr(Path, "replace", replace)
+    monkeypatch.setattr(os, "replace", replace)
     with pytest.raises(OSError, match="power failure"):
         write_artifact(dataclasses.replace(complete_blueprint(), currency="USD"), path)
     assert (read_artifact(path).sha256 == old) == (dies_at == 1)
@@ -303,6 +303,13 @@ def _broken_trees(**changes: Any) -> Head:
     return Head(COLUMNS, type(TREES)(**arrays))
 
 
+def _leaf_numbered_as_the_node_beside_it() -> Head:
+    """The second tree's root: node 2 on one side, leaf 2 on the other; leaves 2 and 4 change places."""
+    trees = trees_of((0, 0.0, False, 1.0, 2.0), (0, 0.0, False, 3.0, (0, 1.0, False, 4.0, 5.0)))
+    trees.true_child[1], trees.true_child[2] = 2, 4
+    return Head(COLUMNS, trees)
+
+
 def _one_lookup(**changes: Any) -> Head:
     return Head((Column("country", dataclasses.replace(COUNTRIES, **changes)),), trees_of(1.0))
 
@@ -321,6 +328,10 @@ BROKEN_HEADS = {
     "a value too few": (_one_lookup(values=array("d", [1.0])), "one value per key"),
     "an infinite value": (_one_lookup(values=array("d", [1.0, 2.0, 3.0, INF])), "finite or NaN"),
     "an infinite default": (_one_lookup(default=-INF), "finite or NaN"),
+    "a key the bidder never matches": (
+        _one_lookup(keys=("a", "\ufffd"), values=array("d", [1.0, 2.0])),
+        "the bidder can match",
+    ),
     "a key nobody can send": (
         _one_lookup(keys=("x" * 1025,), values=array("d", [1.0])),
         "at most 1024 bytes",
@@ -351,6 +362,16 @@ BROKEN_HEADS = {
     "a root that is not there": (_broken_trees(roots=(0, -1)), "root"),
     "a leaf that is not there": (_broken_trees(true_child=(1, 77)), "leaf"),
     "a leaf used twice": (_broken_trees(false_child=(1, 0)), "leaf"),
+    "a constant of one leaf": (
+        Head(
+            COLUMNS, dataclasses.replace(trees_of(1.0), false_child=array("q", [0]), leaf=array("d", [1.0]))
+        ),
+        "used once",
+    ),
+    "a leaf with the number of the node beside it": (
+        _leaf_numbered_as_the_node_beside_it(),
+        "different numbers",
+    ),
     "an infinite intercept": (Head((), None, intercept=INF), "intercept"),
     "a scale of NaN": (Head(COLUMNS, TREES, scale=NAN), "scale"),
     "a divisor of 0": (Head(COLUMNS, TREES, divisor=0.0), "divisor"),
