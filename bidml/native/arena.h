@@ -44,7 +44,11 @@ class Arena {
   size_t used() const { return used_; }
 
  private:
+#if defined(__SANITIZE_ADDRESS__)
+  static constexpr size_t kChunk = 64;  // each table alone, so that a read beyond it is seen
+#else
   static constexpr size_t kChunk = size_t{2} << 20;
+#endif
   static constexpr size_t kPadding = 64;
 
   struct Free {

@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "engine_from_python.h"
+#include "gil.h"
 
 namespace nb = nanobind;
 
@@ -141,7 +142,7 @@ void margins_many(const Engine& engine, nb::handle numbers, nb::handle categorie
   const nb::object sequence = fast_sequence(categories);
   const std::vector<std::string_view> texts = texts_of(sequence);
   demand_count(texts.size(), n_rows * n_categories);
-  const nb::gil_scoped_release released;
+  const GilReleased released;
   RowBuffer row(engine);
   for (size_t i = 0; i < n_rows; ++i) {
     const double* x = doubles.data() + i * n_numbers;

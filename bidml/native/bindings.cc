@@ -10,6 +10,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "engine_from_python.h"
+#include "gil.h"
 #include "scorer.h"
 
 namespace nb = nanobind;
@@ -95,7 +96,7 @@ LineItem* line_item_of(PyObject* object, const Scorer& scorer) {
     return nullptr;
   }
   LineItem* line = nb::inst_ptr<LineItem>(nb::handle(object));
-  if (line->model != scorer.model) {
+  if (!nb::inst_ready(nb::handle(object)) || line->model != scorer.model) {
     PyErr_SetString(PyExc_TypeError, "a line item belongs to the scorer that made it; call this scorer's line_item");
     return nullptr;
   }
@@ -335,7 +336,7 @@ void score_many(Scorer& scorer, Py_ssize_t n, nb::list categories, nb::list numb
   const bool pricing = model.heads == kAllHeads && inputs[0].data();
   Counters counted;
   {
-    nb::gil_scoped_release release;
+    const GilReleased released;
     RowBuffer scratch(*model.engine);
     Row& row = *scratch;
     std::string_view category[kMostNumbers];
@@ -398,6 +399,9 @@ void init_line_item(LineItem* self, Scorer& scorer, nb::list categories, nb::lis
 
 NB_MODULE(_native, m) {
   using namespace bidml;
+  // The types are the process's: a second interpreter would take the hot path's from the first.
+  if (PyInterpreterState_Get() != PyInterpreterState_Main())
+    throw nb::import_error("bidml.score runs in the main interpreter; found a subinterpreter; use a process or a thread");
   nb::set_leak_warnings(false);
   m.doc() = "The native runtime of bidml.score.";
   bind_engine(m);
@@ -427,7 +431,7 @@ NB_MODULE(_native, m) {
              if (!strict_error.is_none()) self->invalid_request_error = nb::borrow(strict_error);
            },
            nb::arg("blueprint"), nb::arg("rates"), nb::arg("strict_error").none(), nb::arg("isa"))
-      .def("_explain", &explain)
+      .def("_explain", &explain, nb::arg().none(), nb::arg(), nb::arg())
       .def("_score_many", &score_many)
       .def("_extract",
            [](const Scorer& scorer, nb::dict request, nb::dict imp) { return extract(*scorer.model, request, imp); })
