@@ -71,7 +71,9 @@ def click_columns(
 
 def utc(epoch_ms: npt.NDArray[np.int64]) -> pd.Series[Any]:
     """Epoch milliseconds as UTC times, (n,)."""
-    return pd.Series(epoch_ms.astype("datetime64[ms]")).dt.as_unit("us").dt.tz_localize("UTC")
+    times: pd.Series[Any] = pd.Series(epoch_ms.astype("datetime64[ms]")).dt.as_unit("us")
+    times = times.dt.tz_localize("UTC")
+    return times
 
 
 def _times(epoch_ms: npt.NDArray[np.int64], known: Flags) -> pd.Series[Any]:

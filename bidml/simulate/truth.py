@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
@@ -15,11 +14,12 @@ from bidml.pricing import WinCurve, optimal_bid_cpm
 from bidml.simulate.shapes import Empirical, LogLogistic, PriceShape
 
 _COARSE: Final = 96
-_FINE: Final = 24
+_FINE: Final = 25
 _ZOOMS: Final = 4
 _LOWEST_LOGIT, _HIGHEST_LOGIT = -14.0, 9.0  # of bid / value
 _ROWS_AT_ONCE: Final = 1 << 15
 _QUADRATURE: Final = np.polynomial.legendre.leggauss(64)
+_BELOW, _ABOVE = 25.0, 14.0  # scales of ln price
 _NUDGE: Final = 1e-9  # relative; a bid at an atom of the price must not round to below it
 
 
@@ -115,15 +115,22 @@ class Truth:
         if isinstance(self.shape, Empirical):
             return self._best_atom_cpm(self.shape, value, highest)
 
-        def surplus(bids: Doubles) -> Doubles:  # (n, n_bids)
-            z = (np.log(bids) - self.location[:, None]) / self.scale[:, None]
-            return (value[:, None] - bids) * self.shape.cdf(z, self.shape_parameter[:, None])
-
-        def bids_of(logits: Doubles) -> Doubles:
-            bids = value[:, None] / (1.0 + np.exp(-logits))
-            return np.minimum(np.maximum(bids, self.floor_cpm[:, None]), highest[:, None])
-
-        return _refined(surplus, bids_of, len(value))
+        location, scale, extra, v = (
+            column[:, None] for column in (self.location, self.scale, self.shape_parameter, value)
+        )
+        lowest, highest_logit = _logit(self.floor_cpm / value), _logit(highest / value)
+        logits = np.linspace(lowest, highest_logit, _COARSE, axis=1)
+        step = (highest_logit - lowest) / (_COARSE - 1)
+        for _ in range(_ZOOMS):
+            bids = np.clip(v / (1.0 + np.exp(-logits)), self.floor_cpm[:, None], highest[:, None])
+            rates = self.shape.cdf((np.log(bids) - location) / scale, extra)
+            at = ((v - bids) * rates).argmax(axis=1)[:, None]
+            best = np.take_along_axis(logits, at, axis=1)[:, 0]
+            logits = np.linspace(
+                np.maximum(best - step, lowest), np.minimum(best + step, highest_logit), _FINE, axis=1
+            )
+            step = 2.0 * step / (_FINE - 1)
+        return np.take_along_axis(bids, at, axis=1)[:, 0]
 
     def _best_atom_cpm(self, shape: Empirical, value: Doubles, highest: Doubles) -> Doubles:
         """The best of the atoms, the floor and the highest bid allowed; spikes make many local maxima."""
@@ -158,24 +165,25 @@ class Truth:
             share = np.diff(self.shape.cumulative[which], axis=1, prepend=0.0)
             below = np.maximum(bid[:, None] - np.maximum(atoms, self.floor_cpm[:, None]), 0.0)
             return np.asarray((share * below).sum(axis=1))
+        # ∫ F(e^u) e^u du in two panels: around the price's own spread, and above it
+        with np.errstate(divide="ignore"):
+            lowest = np.maximum(np.log(self.floor_cpm), self.location - _BELOW * self.scale)
+        split = np.clip(self.location + _ABOVE * self.scale, lowest, np.maximum(lowest, np.log(bid)))
+        ends = (np.minimum(lowest, np.log(bid)), split, np.log(bid))
+        return self._panel_cpm(*ends[:2]) + self._panel_cpm(*ends[1:])
+
+    def _panel_cpm(self, low: Doubles, high: Doubles) -> Doubles:
         points, weights = _QUADRATURE
-        width = (bid - self.floor_cpm)[:, None]
-        z_points = self.floor_cpm[:, None] + width * (0.5 + 0.5 * points)[None, :]
-        z = (np.log(z_points) - self.location[:, None]) / self.scale[:, None]
-        rates = self.shape.cdf(z, self.shape_parameter[:, None])
-        return np.asarray((rates * weights[None, :]).sum(axis=1) * 0.5 * width[:, 0])
+        half = 0.5 * (high - low)[:, None]
+        u = low[:, None] + half * (1.0 + points)
+        rates = self.shape.cdf(
+            (u - self.location[:, None]) / self.scale[:, None], self.shape_parameter[:, None]
+        )
+        return np.asarray((rates * np.exp(u) * weights * half).sum(axis=1))
 
 
-def _refined(surplus: Callable[[Doubles], Doubles], bids_of: Callable[[Doubles], Doubles], n: int) -> Doubles:
-    """The best bid of a coarse grid in the logit of the shading factor, then of ever finer ones around it."""
-    logits = np.broadcast_to(np.linspace(_LOWEST_LOGIT, _HIGHEST_LOGIT, _COARSE), (n, _COARSE))
-    step = (_HIGHEST_LOGIT - _LOWEST_LOGIT) / (_COARSE - 1)
-    best = np.zeros(n)
-    for _ in range(_ZOOMS):
-        bids = bids_of(logits)
-        at = surplus(bids).argmax(axis=1)[:, None]
-        best = np.take_along_axis(bids, at, axis=1)[:, 0]
-        centre = np.take_along_axis(logits, at, axis=1)
-        logits = centre + np.linspace(-step, step, _FINE + 1)[None, :]
-        step = 2.0 * step / _FINE
-    return best
+def _logit(shading_factor: Doubles) -> Doubles:
+    """ln(f / (1 − f)) inside the range that is searched."""
+    with np.errstate(divide="ignore"):
+        logit = np.log(shading_factor) - np.log1p(-shading_factor)
+    return np.asarray(np.clip(logit, _LOWEST_LOGIT, _HIGHEST_LOGIT))
