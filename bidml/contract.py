@@ -88,6 +88,7 @@ class NoBidReason(IntEnum):
     FLOOR_ABOVE_CAP = 7
     VALUE_BELOW_FLOOR = 8
     NO_VALUE = 9
+    STALE_MODEL = 10  # said by bidml.score.follow; a scorer itself knows no clock
 
     @property
     def nbr(self) -> int:

@@ -14,7 +14,7 @@ import typer
 
 from bidml.errors import ConfigError, DataError
 from bidml.score import Scorer
-from bidml.score.publication import Publication, read_publication
+from bidml.score.publication import Publication, data_end_of, read_publication
 from bidml.score.reader import parse_artifact
 from training.command import key_in, run
 from training.publication import LOCK_SECONDS, publish_bytes
@@ -49,22 +49,11 @@ def publish(
         folder,
         data,
         expected_generation=seen if expected_generation is None else expected_generation,
-        data_end=_utc(data_end) if data_end is not None else data_end_of(scorer),
+        data_end=_utc(data_end) if data_end is not None else data_end_of(scorer.blueprint.provenance),
         note=note,
         key=key,
         lock_seconds=lock_seconds,
     )
-
-
-def data_end_of(scorer: Scorer) -> str | None:
-    """The end of the data window in an artifact's provenance, ISO 8601; None when it tells none."""
-    window = scorer.blueprint.provenance.get("window")
-    if not isinstance(window, list | tuple) or len(window) != 2:
-        return None
-    try:
-        return _utc(window[1])
-    except ConfigError:
-        return None
 
 
 def _utc(time: object) -> str:

@@ -7,7 +7,20 @@ bid_cpm = scorer.bid(request, line)  # 0.0 = no bid
 
 from bidml.contract import NoBidReason
 from bidml.score.explanation import Explanation
+from bidml.score.following import FollowedLine, Following, follow
 from bidml.score.raw import RawExtractor
 from bidml.score.scorer import LineItem, RequestError, Scorer
+from bidml.score.staleness import Staleness
 
-__all__ = ["Explanation", "LineItem", "NoBidReason", "RawExtractor", "RequestError", "Scorer"]
+__all__ = [
+    "Explanation",
+    "FollowedLine",
+    "Following",
+    "LineItem",
+    "NoBidReason",
+    "RawExtractor",
+    "RequestError",
+    "Scorer",
+    "Staleness",
+    "follow",
+]

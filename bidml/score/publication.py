@@ -180,6 +180,13 @@ def read_release(folder: str | Path, release: Release) -> bytes:
     return data
 
 
+def data_end_of(provenance: Mapping[str, Any]) -> str | None:
+    """When an artifact's training data ends, by its provenance: ISO 8601 with a time zone; None when not told."""
+    window = provenance.get("window")
+    end = window[1] if isinstance(window, list | tuple) and len(window) == 2 else None
+    return end if _is_time(end) else None
+
+
 def _read_at_most(path: Path, limit: int) -> bytes:
     with path.open("rb") as file:
         data = file.read(limit + 1)

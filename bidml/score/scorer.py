@@ -67,6 +67,7 @@ class Scorer(_native.NativeScorer):
             ) from None
         self.artifact = artifact
         self._feature_slots: dict[str, tuple[bool, int]] = self._slots()
+        self._replayed = [0] * len(self._counts())
 
     @classmethod
     def load(
@@ -217,15 +218,20 @@ class Scorer(_native.NativeScorer):
         }
 
     def counters(self) -> dict[str, int]:
-        """Decisions so far by `NoBidReason` name in lower case; "bid" counts the bids."""
-        return {reason.name.lower(): count for reason, count in zip(NoBidReason, self._counts(), strict=True)}
+        """Decisions so far by `NoBidReason` name in lower case; "bid" counts the bids. Replayed rows do not count."""
+        return {
+            NoBidReason(i).name.lower(): count - self._replayed[i] for i, count in enumerate(self._counts())
+        }
 
     def check_itself(self) -> None:
         """Replay the artifact's self-check rows; raises `ArtifactError` at the first difference."""
         check = self.artifact.self_check
         n_rows = check.n_rows
         found = {name: array("d", bytes(8 * n_rows)) for name in check.expected}
+        before = self._counts()
         self.score_many(check.columns, found)
+        for i, (was, now) in enumerate(zip(before, self._counts(), strict=True)):
+            self._replayed[i] += now - was
         for name, expected in check.expected.items():
             for row, (want, have) in enumerate(zip(expected, found[name], strict=True)):
                 if not difference(name, want, have) <= TOLERANCE:

@@ -1,0 +1,70 @@
+"""One model in service, with the line items bound to it. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from bidml.contract import NoBidReason
+from bidml.errors import ArtifactError
+from bidml.score.publication import Release
+from bidml.score.scorer import LineItem, Scorer
+from bidml.score.staleness import Age
+
+Answer = TypeVar("Answer")
+
+
+class BoundLines(dict[int, LineItem]):
+    """The line items of one version by `FollowedLine.key`."""
+
+    def __missing__(self, key: int) -> LineItem:
+        raise TypeError("a line item belongs to the Following that made it; call its line_item")
+
+
+class Version:
+    """One model in service. `bid`, `decide`, `best` are the scorer's own, or say no when the model has expired."""
+
+    __slots__ = ("age", "best", "bid", "born", "decide", "lines", "release", "scorer")
+
+    def __init__(
+        self, scorer: Scorer, release: Release, born: float, age: Age, count_stale: Callable[[], None]
+    ) -> None:
+        self.scorer = scorer
+        self.release = release
+        self.born = born
+        self.age = age
+        self.lines = BoundLines()
+        self.bid: Callable[..., float] = scorer.bid
+        self.decide: Callable[..., tuple[float, int]] = scorer.decide
+        self.best: Callable[..., tuple[int, float]] = scorer.best
+        if age is Age.EXPIRED:
+            stale = int(NoBidReason.STALE_MODEL)
+            self.bid = _always(0.0, count_stale)
+            self.decide = _always((0.0, stale), count_stale)
+            self.best = _always((-1, 0.0), count_stale)
+
+
+def _always(answer: Answer, count_stale: Callable[[], None]) -> Callable[..., Answer]:
+    def say_no(request: object, line: object, imp: int = 0) -> Answer:
+        count_stale()
+        return answer
+
+    return say_no
+
+
+def demand_interchangeable(now: Scorer, candidate: Scorer) -> None:
+    """Line items hold money in one currency and want to be priced."""
+    for what, wanted, found in (
+        ("currency", now.currency, candidate.currency),
+        (
+            "parts (CTR, win curve)",
+            (now.blueprint.ctr is not None, now.blueprint.win is not None),
+            (candidate.blueprint.ctr is not None, candidate.blueprint.win is not None),
+        ),
+    ):
+        if wanted != found:
+            raise ArtifactError(
+                f"a new model has the {what} of the one in service: {wanted}",
+                value=found,
+                remedy="publish it to another folder and start bidders there",
+            )
