@@ -1,0 +1,276 @@
+"""P(click | impression): encoded features, boosted trees, calibration; ends as a `CtrBlueprint`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import log
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from bidml.blueprint import Calibration, CtrBlueprint, Head, Lookup
+from bidml.contract import FeatureKind, FeatureSpec
+from bidml.errors import ConfigError, DataError
+from bidml.features import Doubles, RawColumns, raw_columns
+from bidml.fit.boosting import Part, boost, preset_of
+from bidml.fit.calibration import (
+    calibrated,
+    calibration_method,
+    fit_calibration,
+    fit_segment_offsets,
+)
+from bidml.fit.encoding import Categories, Earlier, OtherFolds, Visibility, lookup_values
+from bidml.fit.labels import checked_outcomes, checked_weights, find_leaks, warn_of_leaks
+from bidml.fit.tree_inputs import TreeInputs
+from bidml.lightgbm_trees import head_of_booster
+from bidml.metrics import auc, calibration_ratio, log_loss_from_log_odds, normalized_entropy_from_log_odds
+
+
+class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Boosted trees on numbers and category effects, calibrated on the latest rows.
+
+    Parameters
+    ----------
+    spec: the raw features; `X` has a column for each (`features.raw_columns` says what cells may be).
+    preset: "latency" (at most 300 trees of depth 5) or "accuracy" (at most 1,500 trees of 63 leaves).
+    calibration: "beta", "platt" or "none".
+    segments: categories that get an offset of their own, shrunk by the evidence, on top of the trees.
+    parents: category → the category it belongs to (placement → app): where little is known of it, it is as that.
+    negative_sampling_rate: the share of unclicked impressions that were kept in `X`, in (0, 1]; predictions are for
+        all impressions, by ln(rate) in log-odds, exactly.
+    held_out_share: the last rows in time, for stopping, calibration and `held_out_`; without time, random rows.
+    max_keys, min_count: a category keeps at most so many texts, each seen at least so often; others are pooled.
+    parameters: of LightGBM, over those of the preset; also `n_trees` and `patience`.
+    random_state, n_jobs: the same data and parameters give the same bytes for any `n_jobs`.
+
+    Attributes
+    ----------
+    booster_, inputs_, base_log_odds_, offsets_ (tuple of `Lookup`), calibration_: the model, in the order it is added.
+    held_out_: `n_rows`, `events`, and of the calibrated model `log_loss`, `normalized_entropy`, `auc` on the held-out
+        rows; `uncalibrated_ratio`: Σp / Σy there before calibration.
+    dictionaries_: category → keys kept, rows pooled. leaks_: feature → AUC by itself, where alarming (a `LeakWarning`).
+    """
+
+    def __init__(
+        self,
+        spec: FeatureSpec,
+        *,
+        preset: str = "latency",
+        calibration: str = "beta",
+        segments: Sequence[str] = (),
+        parents: Mapping[str, str] | None = None,
+        negative_sampling_rate: float = 1.0,
+        held_out_share: float = 0.15,
+        max_keys: int = 50_000,
+        min_count: int = 3,
+        parameters: Mapping[str, Any] | None = None,
+        random_state: int = 0,
+        n_jobs: int = 2,
+    ) -> None:
+        self.spec = spec
+        self.preset = preset
+        self.calibration = calibration
+        self.segments = segments
+        self.parents = parents
+        self.negative_sampling_rate = negative_sampling_rate
+        self.held_out_share = held_out_share
+        self.max_keys = max_keys
+        self.min_count = min_count
+        self.parameters = parameters
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+
+    def fit(
+        self,
+        X: pd.DataFrame,
+        y: npt.ArrayLike,
+        *,
+        timestamp: npt.ArrayLike | None = None,
+        sample_weight: npt.ArrayLike | None = None,
+    ) -> Self:
+        """Learn from impressions `X` (n rows) and clicks `y` (n,), 0 or 1.
+
+        `timestamp` (n,): when each was shown; by default the column `timestamp` of `X`, if it has one. With it, a row
+        learns from earlier rows only. Raises `DataError` for outcomes that are missing or all the same and for lost
+        auctions among the rows, `SpecError` for missing columns, `ConfigError` for parameters out of range.
+        """
+        self._check_parameters()
+        if isinstance(X, pd.DataFrame) and "won" in X.columns and not X["won"].all():
+            raise DataError(
+                "clicks are learnt from impressions",
+                value=f"{int((~X['won'].astype(bool)).sum())} lost auctions",
+                remedy="pass log[log.won]",
+            )
+        outcome = checked_outcomes(y, len(X))
+        self._fit(
+            raw_columns(X, self.spec), outcome, _time(X, timestamp), checked_weights(sample_weight, len(X))
+        )
+        return self
+
+    def predict_log_odds(self, X: pd.DataFrame) -> Doubles:
+        """ln(p / (1 − p)), calibrated, (n,): what the artifact computes. Any rows will do: unseen categories are the
+        pool of rare ones, missing numbers are NaN."""
+        check_is_fitted(self, "calibration_")
+        raw = raw_columns(X, self.spec)
+        return calibrated(self.calibration_, self._margin(raw, self.inputs_.of(raw)))
+
+    def predict_proba(self, X: pd.DataFrame) -> Doubles:
+        """(n, 2): P(no click), P(click)."""
+        s = self.predict_log_odds(X)
+        e = np.exp(-np.abs(s))
+        return np.column_stack((np.where(s >= 0.0, e, 1.0), np.where(s >= 0.0, 1.0, e))) / (1.0 + e)[:, None]
+
+    def predict(self, X: pd.DataFrame) -> npt.NDArray[np.int64]:
+        """The likelier outcome, (n,); with rare clicks always 0. Bid with `predict_proba`."""
+        return (self.predict_log_odds(X) > 0.0).astype(np.int64)
+
+    def to_blueprint(self) -> CtrBlueprint:
+        """The model as numbers, exactly. Raises `CertificateError` if the trees differ from LightGBM's in any bit."""
+        check_is_fitted(self, "calibration_")
+        if self.booster_.num_trees():
+            head = head_of_booster(
+                self.booster_, self.inputs_.columns, terms=self.offsets_, intercept=self.base_log_odds_
+            )
+        else:
+            head = Head((), None, terms=self.offsets_, intercept=self.base_log_odds_)
+        return CtrBlueprint(head, self.calibration_)
+
+    def _fit(
+        self, raw: RawColumns, y: Doubles, time: npt.NDArray[Any] | None, weight: Doubles | None
+    ) -> None:
+        n_rows = len(y)
+        rng = np.random.default_rng(self.random_state)
+        rate = float(np.average(y, weights=weight))
+        base = log(rate) - log(1.0 - rate)
+        visibility: Visibility = OtherFolds.random(n_rows, rng=rng) if time is None else Earlier(time)
+        inputs = TreeInputs.learn(
+            raw,
+            self.spec,
+            y,
+            visibility,
+            expected=np.full(n_rows, rate),
+            weight=weight,
+            parents=self.parents,
+            max_keys=self.max_keys,
+            min_count=self.min_count,
+        )
+        leaks = find_leaks([column.feature for column in inputs.columns], inputs.training, y, rng=rng)
+        fit_rows, held_out = _split(n_rows, time, self.held_out_share, rng)
+        margin = np.full(n_rows, base)
+        train, stop = (
+            Part(inputs.training[rows], y[rows], margin[rows], None if weight is None else weight[rows])
+            for rows in (fit_rows, held_out)
+        )
+        self.booster_ = boost(
+            train,
+            stop,
+            preset=self.preset,
+            parameters=self.parameters,
+            random_state=self.random_state,
+            n_jobs=self.n_jobs,
+        )
+        self.inputs_ = TreeInputs(inputs.columns, np.empty((0, len(inputs.columns))), inputs.dictionaries)
+        self.base_log_odds_ = base
+        self.offsets_: tuple[Lookup, ...] = ()
+        self._calibrate({name: cells[held_out] for name, cells in raw.items()}, stop)
+        self.dictionaries_ = inputs.dictionaries
+        self.leaks_ = leaks
+        self.classes_ = np.array([0, 1])
+        self.feature_names_in_ = np.array(self.spec.names, dtype=object)
+        self.n_features_in_ = len(self.spec.names)
+        warn_of_leaks(leaks)
+
+    def _calibrate(self, raw: RawColumns, part: Part) -> None:
+        """On held-out rows: the map, then the segments' offsets before it, then the map once more for both."""
+        method = calibration_method(self.calibration)
+        margin = self._margin(raw, part.matrix)
+        uncalibrated = margin
+        found = fit_calibration(margin, part.y, method=method, sample_weight=part.weight)
+        for name in self.segments:
+            categories = Categories.of(name, raw[name], max_keys=self.max_keys, min_count=self.min_count)
+            offsets = fit_segment_offsets(
+                categories, margin, part.y, calibration=found, sample_weight=part.weight
+            )
+            self.offsets_ = (*self.offsets_, offsets)
+            margin = margin + lookup_values(offsets, raw[name])
+            found = fit_calibration(margin, part.y, method=method, sample_weight=part.weight)
+        self.held_out_ = _held_out_metrics(part, uncalibrated, calibrated(found, margin))
+        shift = found.shift + log(self.negative_sampling_rate)
+        self.calibration_ = Calibration(found.positive, found.negative, shift)
+
+    def _margin(self, raw: RawColumns, matrix: Doubles) -> Doubles:
+        """Trees + intercept + offsets, added in the artifact's order; (n,)."""
+        if self.booster_.num_trees() and len(matrix):
+            trees = np.asarray(self.booster_.predict(matrix, raw_score=True, num_threads=self.n_jobs))
+        else:
+            trees = np.zeros(len(matrix))
+        margin: Doubles = trees + self.base_log_odds_
+        for offsets in self.offsets_:
+            margin = margin + lookup_values(offsets, raw[offsets.feature])
+        return margin
+
+    def _check_parameters(self) -> None:
+        preset_of(self.preset)
+        calibration_method(self.calibration)
+        if not 0.0 < self.negative_sampling_rate <= 1.0:
+            raise ConfigError(
+                "a sampling rate is above 0 and at most 1",
+                value=self.negative_sampling_rate,
+                remedy="correct it",
+            )
+        if not 0.0 < self.held_out_share < 1.0:
+            raise ConfigError(
+                "the held-out share is between 0 and 1", value=self.held_out_share, remedy="for example 0.15"
+            )
+        for name in self.segments:
+            if self.spec[name].kind is not FeatureKind.CATEGORY:
+                raise ConfigError(
+                    "a segment is a category of the spec", value=name, remedy="correct segments"
+                )
+
+
+def _time(X: Any, timestamp: npt.ArrayLike | None) -> npt.NDArray[Any] | None:
+    """When each row was, as integers or floats that sort, (n_rows,); None if nobody says."""
+    if timestamp is None:
+        if not (isinstance(X, pd.DataFrame) and "timestamp" in X.columns):
+            return None
+        timestamp = X["timestamp"]
+    when = pd.Series(timestamp)
+    if len(when) != len(X) or when.isna().any():
+        raise DataError(
+            f"there is one time per row: {len(X)}",
+            value=f"{int(when.notna().sum())} times",
+            remedy="fill them in",
+        )
+    if pd.api.types.is_datetime64_any_dtype(when.dtype):
+        return pd.to_datetime(when, utc=True).dt.tz_localize(None).to_numpy()
+    return when.to_numpy()
+
+
+def _split(
+    n_rows: int, time: npt.NDArray[Any] | None, share: float, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """(rows to fit, rows held out), at least one each: the last in time, or random ones; both in order of position."""
+    order = rng.permutation(n_rows) if time is None else np.argsort(time, kind="stable")
+    n_held_out = min(max(1, round(share * n_rows)), n_rows - 1)
+    return np.sort(order[: n_rows - n_held_out]), np.sort(order[n_rows - n_held_out :])
+
+
+def _held_out_metrics(part: Part, uncalibrated: Doubles, log_odds: Doubles) -> dict[str, float]:
+    """Without clicks or without others among the rows, only what is still defined."""
+    y, weight = part.y, part.weight
+    found = {
+        "n_rows": float(len(y)),
+        "events": float(y.sum()),
+        "log_loss": log_loss_from_log_odds(y, log_odds, sample_weight=weight),
+    }
+    if 0.0 < y.mean() < 1.0:
+        p = 1.0 / (1.0 + np.exp(-uncalibrated))
+        found["normalized_entropy"] = normalized_entropy_from_log_odds(y, log_odds, sample_weight=weight)
+        found["auc"] = auc(y > 0.5, log_odds) if 0 < (y > 0.5).sum() < len(y) else float("nan")
+        found["uncalibrated_ratio"] = calibration_ratio(y, p, sample_weight=weight)
+    return found

@@ -1,0 +1,147 @@
+"""Raw features → what the trees read: numbers as they are, categories as effect, count and (where few) rank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from bidml.blueprint import Column, Head
+from bidml.contract import FeatureKind, FeatureSpec
+from bidml.errors import ConfigError
+from bidml.features import Doubles, RawColumns, encode
+from bidml.fit.encoding import (
+    Categories,
+    FittedColumn,
+    OutcomeEvidence,
+    Visibility,
+    effect_and_count_columns,
+    rank_column,
+)
+
+FEW_KEYS: Final = 16  # up to here trees sort categories out by themselves, and a rank is all they need
+
+
+@dataclass(frozen=True, slots=True)
+class Dictionary:
+    """What became of a category: keys kept, and training rows whose text was pooled as rare or unmatchable."""
+
+    n_keys: int
+    n_pooled_rows: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TreeInputs:
+    """`columns` as the artifact computes them; `training` (n_rows, n_columns), column by column in memory: their values
+    for the rows they were learnt from, none of which has seen its own outcome. `dictionaries`: by category."""
+
+    columns: tuple[Column, ...]
+    training: Doubles
+    dictionaries: Mapping[str, Dictionary]
+
+    @classmethod
+    def learn(
+        cls,
+        raw: RawColumns,
+        spec: FeatureSpec,
+        y: Doubles,
+        visibility: Visibility,
+        *,
+        expected: Doubles,
+        weight: Doubles | None = None,
+        parents: Mapping[str, str] | None = None,
+        max_keys: int = 50_000,
+        min_count: int = 3,
+    ) -> TreeInputs:
+        """From the `raw_columns` of training rows with outcomes `y` (n_rows,) in [0, 1] and `expected` rates (n_rows,).
+
+        `parents` maps a category to the one whose effect it deviates from (placement → app): a hierarchical prior.
+        Raises `ConfigError` for a parent that is no category of the spec, or its own ancestor.
+        """
+        learner = _Learner(
+            raw, spec, y, visibility, expected, weight, dict(parents or {}), max_keys, min_count
+        )
+        columns: list[Column] = []
+        values: list[Doubles] = []
+        for feature in spec.features:
+            if feature.kind is FeatureKind.NUMBER:
+                columns.append(Column(feature.name))
+                values.append(raw[feature.name])
+            else:
+                for fitted in learner.columns_of(feature.name):
+                    columns.append(Column(feature.name, fitted.lookup))
+                    values.append(fitted.values)
+        training = np.empty((len(y), len(columns)), order="F")
+        for i, column in enumerate(values):
+            training[:, i] = column
+        return cls(tuple(columns), training, learner.dictionaries)
+
+    def of(self, raw: RawColumns) -> Doubles:
+        """The values of other rows, (n_rows, n_columns), as the bidder would compute them."""
+        return encode(raw, Head(self.columns, None))
+
+
+class _Learner:
+    def __init__(
+        self,
+        raw: RawColumns,
+        spec: FeatureSpec,
+        y: Doubles,
+        visibility: Visibility,
+        expected: Doubles,
+        weight: Doubles | None,
+        parents: dict[str, str],
+        max_keys: int,
+        min_count: int,
+    ) -> None:
+        self._raw, self._y, self._visibility, self._weight = raw, y, visibility, weight
+        self._expected, self._parents = expected, parents
+        self._max_keys, self._min_count = max_keys, min_count
+        self._done: dict[str, tuple[FittedColumn, ...]] = {}
+        self.dictionaries: dict[str, Dictionary] = {}
+        _check_parents(spec, parents)
+
+    def columns_of(self, name: str) -> tuple[FittedColumn, ...]:
+        """Effect and count, or effect and rank of few; of a constant the rank, as its running mean tells the time."""
+        if name not in self._done:
+            categories = Categories.of(
+                name, self._raw[name], max_keys=self._max_keys, min_count=self._min_count
+            )
+            pooled = int((categories.codes == len(categories.keys)).sum())
+            self.dictionaries[name] = Dictionary(len(categories.keys), pooled)
+            if (categories.codes == categories.codes[0]).all():
+                self._done[name] = (rank_column(categories),)
+            else:
+                evidence = OutcomeEvidence(self._y, self._expected_of(name), self._weight)
+                effect, count = effect_and_count_columns(categories, evidence, self._visibility)
+                few = len(categories.keys) <= FEW_KEYS
+                self._done[name] = (effect, rank_column(categories)) if few else (effect, count)
+        return self._done[name]
+
+    def _expected_of(self, name: str) -> Doubles:
+        """The rate that the ancestors of a category lead one to expect."""
+        parent = self._parents.get(name)
+        if parent is None:
+            return self._expected
+        expected, columns = self._expected_of(parent), self.columns_of(parent)
+        if len(columns) == 1:
+            return expected
+        odds = expected / (1.0 - expected) * np.exp(columns[0].values)
+        found: Doubles = odds / (1.0 + odds)
+        return found
+
+
+def _check_parents(spec: FeatureSpec, parents: Mapping[str, str]) -> None:
+    categories = {feature.name for feature in spec.categories()}
+    for child in parents:
+        ancestors = [child]
+        while (parent := parents.get(ancestors[-1])) is not None:
+            if parent not in categories or child not in categories or parent in ancestors:
+                raise ConfigError(
+                    "a parent is another category of the spec, without going round in circles",
+                    value=[*ancestors, parent],
+                    remedy="correct parents",
+                )
+            ancestors.append(parent)
