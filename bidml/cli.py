@@ -7,6 +7,7 @@ Everything heavy is imported by the command that needs it, so that `--help` is q
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +35,7 @@ Artifact = Annotated[Path, typer.Argument(help="An artifact: model.onnx.")]
 
 def main() -> None:
     """Runs the command line; errors of the family become exit codes."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # LightGBM's idle threads leave the processor to others
     try:
         app()
     except BidmlError as error:

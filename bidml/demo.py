@@ -17,11 +17,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from bidml.atomic import write_atomically
+from bidml.contract import AuctionType
 from bidml.features import Doubles
 from bidml.latency import measure_latency
 from bidml.log import write_log
 from bidml.score import LineItem, Scorer
-from bidml.simulate import Simulation, simulate
+from bidml.simulate import Simulation, Truth, simulate
 from bidml.train.code import code_digest
 from bidml.train.config import TrainConfig, parse_config
 from bidml.train.run import ARTIFACT, REPORT, Stages, train
@@ -29,6 +30,7 @@ from bidml.train.run import ARTIFACT, REPORT, Stages, train
 SEED: Final = 20261125
 CAP_CPM: Final = 200.0
 _REQUESTS: Final = 12_000
+_EXPLAINED: Final = 1_000
 _LOG: Final = "auctions.parquet"
 _HELD_OUT: Final = "requests.jsonl.gz"
 _DONE: Final = "demo.json"
@@ -72,23 +74,19 @@ def run_demo(out: str | Path, *, n_auctions: int, stages: Stages) -> DemoResult:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SimulatedMarket:
-    """The true distribution of the market price, for some rows of a simulation."""
+    """The true distribution of the market price in some auctions of a simulation."""
 
-    simulation: Simulation
-    rows: npt.NDArray[np.int64]
-    kind: str = "the simulator's true win rate"
+    truth: Truth
+    kind: str = "the simulator's true distribution of the market price"
 
     def win_rate(self, bid_cpm: Doubles) -> Doubles:
-        return self._of_rows(self.simulation.truth.win_rate, bid_cpm)
+        return self.truth.win_rate(bid_cpm)
+
+    def surplus_cpm(self, value_cpm: Doubles, bid_cpm: Doubles) -> Doubles:
+        return self.truth.expected_surplus_cpm(value_cpm, bid_cpm)
 
     def oracle_bid_cpm(self, value_cpm: Doubles) -> Doubles:
-        return self._of_rows(self.simulation.truth.optimal_bid_cpm, value_cpm)
-
-    def _of_rows(self, function: Any, money_cpm: Doubles) -> Doubles:
-        every = np.zeros(len(self.simulation.log))
-        every[self.rows] = money_cpm
-        found: Doubles = function(every)[self.rows]
-        return found
+        return self.truth.optimal_bid_cpm(value_cpm)
 
 
 def _config(out: Path) -> TrainConfig:
@@ -104,7 +102,7 @@ def _train_on_simulation(out: Path, config: TrainConfig, n_auctions: int, stages
     row_of = pd.Series(np.arange(n_auctions), index=simulation.log["auction_id"])
 
     def market_of(test: pd.DataFrame) -> SimulatedMarket:
-        return SimulatedMarket(simulation, row_of[test["auction_id"]].to_numpy())
+        return SimulatedMarket(simulation.truth[row_of[test["auction_id"]].to_numpy()])
 
     config = config.model_copy(update={"features": _features(simulation)})
     run = train(config, out, stages=stages, market_of=market_of)
@@ -145,9 +143,12 @@ def _bid(out: Path) -> tuple[dict[str, Any], dict[str, int], str]:
             lines[name] = scorer.line_item(cap_cpm=CAP_CPM, **auction["line_item"])
         bids.append((scorer.bid(auction["request"], lines[name]), auction["request"], lines[name]))
     counts = {name: n for name, n in scorer.counters().items() if n}
-    _, request, line = max(bids, key=lambda bid: bid[0])
-    latency = measure_latency(scorer, [auction["request"] for auction in held_out], line)
-    return latency, counts, str(scorer.explain(request, line))
+    explained = [scorer.explain(request, line) for _, request, line in bids[:_EXPLAINED]]
+    example = max(
+        explained, key=lambda why: why.expected_surplus_cpm * (why.auction_type is AuctionType.FIRST_PRICE)
+    )
+    latency = measure_latency(scorer, [auction["request"] for auction in held_out], bids[0][2])
+    return latency, counts, str(example)
 
 
 def _key(config: TrainConfig, n_auctions: int) -> str:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
 settings.register_profile("bidml", deadline=None, derandomize=bool(os.environ.get("CI")), print_blob=True)
 settings.load_profile("bidml")
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # LightGBM's threads must not spin on a shared machine
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -23,3 +27,11 @@ def shared_data() -> Path:
     if os.environ.get("CI") == "true":
         pytest.fail(f"real data is missing in CI: {folder}")
     pytest.skip(f"real data is not here: {folder}")
+
+
+@pytest.fixture(scope="session")
+def simulated_run(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The demo on few auctions: a `DemoResult` with log, artifact, held-out requests."""
+    from bidml.demo import run_demo
+
+    return run_demo(tmp_path_factory.mktemp("demo"), n_auctions=30_000, stages=lambda _: nullcontext())

@@ -32,6 +32,7 @@ def tables_of(metrics: Mapping[str, Any], *, currency: str) -> list[Table]:
         "ctr": _ctr,
         "win": _win,
         "money": lambda money: _money(money, currency, str(metrics.get("market", ""))),
+        "decisions": _decisions,
         "latency": _latency,
     }
     return [make(metrics[part]) for part, make in makers.items() if part in metrics]
@@ -98,6 +99,12 @@ def _latency(latency: Mapping[str, Any]) -> Table:
     )
     note = f"{latency['n_calls']:,} calls over distinct requests; the clock's own cost is taken off"
     return Table("Latency of one call from Python, µs", ("", *_LATENCIES), rows, note)
+
+
+def _decisions(counts: Mapping[str, int]) -> Table:
+    total = sum(counts.values())
+    rows = tuple((name, f"{n:,}", f"{n / total:.1%}") for name, n in counts.items())
+    return Table("Decisions on held-out requests, asked of the artifact", ("", "requests", "share"), rows)
 
 
 def markdown(table: Table) -> str:

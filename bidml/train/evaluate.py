@@ -7,11 +7,11 @@ Everything here reads the artifact through `bidml.score`, so that what is judged
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from bidml import metrics
@@ -26,37 +26,49 @@ _Z95: Final = 1.959963984540054
 
 
 class Market(Protocol):
-    """What competitors do in the evaluated auctions, as far as it is known."""
+    """What competitors do in the n evaluated auctions, as far as it is known. Arrays have shape (n,)."""
 
     @property
     def kind(self) -> str: ...
     def win_rate(self, bid_cpm: Doubles) -> Doubles:
-        """P(win) of each auction's bid, (n,); 0 where the bid is 0."""
+        """P(win) of each auction's bid; 0 where the bid is 0."""
+        ...
+
+    def surplus_cpm(self, value_cpm: Doubles, bid_cpm: Doubles) -> Doubles:
+        """E[(value − price) · won]; 0 where the bid is 0."""
         ...
 
     def oracle_bid_cpm(self, value_cpm: Doubles) -> Doubles:
-        """The bid of who knows the market, (n,); 0 = no bid."""
+        """The bid of who knows the market; 0 = no bid."""
         ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KnownPrices:
-    """Each auction's market price is known (simulators, research logs): a bid wins when it is higher.
+    """Each auction's market price is known (simulators, research logs): a bid wins when it is not below it.
 
     Its oracle foresees the price and pays just that: no policy that knows only the distribution can reach it.
     """
 
     market_price_cpm: Doubles
     floor_cpm: Doubles
+    is_second_price: npt.NDArray[np.bool_]
     kind: str = "known prices"
 
     def win_rate(self, bid_cpm: Doubles) -> Doubles:
-        won = (bid_cpm > 0.0) & (bid_cpm >= self.market_price_cpm) & (bid_cpm >= self.floor_cpm)
+        won = (bid_cpm > 0.0) & (bid_cpm >= self._least)
         return won.astype(np.float64)
 
+    def surplus_cpm(self, value_cpm: Doubles, bid_cpm: Doubles) -> Doubles:
+        price = np.where(self.is_second_price, self._least, bid_cpm)
+        return (value_cpm - price) * self.win_rate(bid_cpm)
+
     def oracle_bid_cpm(self, value_cpm: Doubles) -> Doubles:
-        least = np.maximum(self.market_price_cpm, self.floor_cpm)
-        return np.where(least < value_cpm, least, 0.0)
+        return np.where(self._least < value_cpm, self._least, 0.0)
+
+    @property
+    def _least(self) -> Doubles:
+        return np.maximum(self.market_price_cpm, self.floor_cpm)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -177,7 +189,7 @@ def evaluate_money(
     true_pctr = log["true_pctr"].to_numpy(dtype=np.float64) if "true_pctr" in log else pctr
     value = 1000.0 * true_pctr * terms.value_per_click
     believed = 1000.0 * pctr * terms.value_per_click
-    judge = _Judge(value, terms, market)
+    judge = _Judge(value, market)
     shades = [judge(_constant_shade(believed, shade, terms)) for shade in _SHADES]
     best = int(np.argmax([scores["surplus_cpm"] for scores in shades]))
     oracle = judge(market.oracle_bid_cpm(value))
@@ -200,29 +212,19 @@ def _constant_shade(value_cpm: Doubles, shade: float, terms: Terms) -> Doubles:
 
 
 class _Judge:
-    """Surplus of bids. First price pays the bid; second-price auctions count only where the price is known."""
+    """What a policy's bids are worth, as means over the auctions."""
 
-    def __init__(self, value_cpm: Doubles, terms: Terms, market: Market) -> None:
+    def __init__(self, value_cpm: Doubles, market: Market) -> None:
         self._value = value_cpm
         self._market = market
-        second = terms.auction_type == float(AuctionType.SECOND_PRICE)
-        self._pays: Callable[[Doubles], Doubles] = lambda bid: bid
-        if isinstance(market, KnownPrices):
-            least = np.maximum(market.market_price_cpm, market.floor_cpm)
-            self._pays = lambda bid: np.where(second, np.minimum(least, bid), bid)
-            self._counts = np.ones(len(value_cpm), dtype=bool)
-        else:
-            self._counts = ~second
 
     def __call__(self, bid_cpm: Doubles) -> dict[str, float]:
-        win_rate = self._market.win_rate(bid_cpm) * (bid_cpm > 0.0)
-        price = self._pays(bid_cpm)
-        surplus = ((self._value - price) * win_rate)[self._counts]
-        n = max(1, len(surplus))
+        win_rate = self._market.win_rate(bid_cpm)
+        surplus = self._market.surplus_cpm(self._value, bid_cpm)
         return {
             "surplus_cpm": float(surplus.mean()),
-            "surplus_ci95_cpm": float(_Z95 * surplus.std() / np.sqrt(n)),
-            "win_rate": float(win_rate[self._counts].mean()),
-            "spend_cpm": float((price * win_rate)[self._counts].mean()),
-            "mean_bid_cpm": float(bid_cpm[self._counts].mean()),
+            "surplus_ci95_cpm": float(_Z95 * surplus.std() / np.sqrt(len(surplus))),
+            "win_rate": float(win_rate.mean()),
+            "spend_cpm": float((self._value * win_rate - surplus).mean()),
+            "mean_bid_cpm": float(bid_cpm.mean()),
         }

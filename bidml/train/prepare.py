@@ -11,6 +11,7 @@ import pandas as pd
 from bidml.contract import FeatureSpec
 from bidml.errors import DataError
 from bidml.log import Need, QuarantineReport, infer_spec, read_log, validate
+from bidml.log.files import Source
 from bidml.train.config import TrainConfig
 
 
@@ -29,12 +30,52 @@ class TrainingData:
 def prepare(config: TrainConfig) -> TrainingData:
     """Reads, validates, orders and splits the log of `config`; raises the `DataError`s of those steps."""
     source = config.log
-    log, quarantine = _checked(source.path, config)
+    log, quarantine = check(read(source.path, config), config)
+    test = None if source.test_path is None else check(read(source.test_path, config), config)[0]
+    return training_data(log, quarantine, config, test=test)
+
+
+def read(path: Source, config: TrainConfig) -> pd.DataFrame:
+    """The files at `path` in the form that `config.log` declares, not yet validated; see `bidml.log.read_log`."""
+    source = config.log
+    return read_log(
+        path,
+        format=source.format,
+        spec=config.spec,
+        columns=source.columns,
+        currency=source.currency,
+        auction_type=source.auction_type,
+        price_unit=source.price_unit,
+        time_unit=source.time_unit,
+        numbers=source.numbers,
+        delimiter=source.delimiter,
+    )
+
+
+def check(log: pd.DataFrame, config: TrainConfig) -> tuple[pd.DataFrame, QuarantineReport]:
+    """The good rows in order of time, then of `auction_id`, and the others; raises `DataError` for a bad log."""
+    source = config.log
+    needs = {*config.needs} | ({Need.TIME} if "timestamp" in log else set())
+    checked = validate(
+        log, needs=needs, max_quarantined=source.max_quarantined, check_units=source.check_units
+    )
+    order = [name for name in ("timestamp", "auction_id") if name in checked.log]
+    rows = checked.log.sort_values(order, ignore_index=True, kind="stable") if order else checked.log
+    return rows, checked.quarantine
+
+
+def training_data(
+    log: pd.DataFrame,
+    quarantine: QuarantineReport,
+    config: TrainConfig,
+    *,
+    test: pd.DataFrame | None = None,
+) -> TrainingData:
+    """A checked log with its spec, split where no `test` is given; raises `DataError` when it is too short."""
     spec = config.spec or infer_spec(log)
-    if source.test_path is None:
+    train = log
+    if test is None:
         train, test = split(log, holdout=config.split.holdout)
-    else:
-        train, test = log, _checked(source.test_path, config)[0]
     currency = str(log["currency"].iloc[0]) if "currency" in log else config.currency
     return TrainingData(train, test, spec, currency, quarantine, digest_of(log))
 
@@ -65,26 +106,3 @@ def digest_of(log: pd.DataFrame) -> str:
         digest.update(name.encode())
         digest.update(pd.util.hash_pandas_object(log[name], index=False).to_numpy().tobytes())
     return digest.hexdigest()
-
-
-def _checked(path: str | tuple[str, ...], config: TrainConfig) -> tuple[pd.DataFrame, QuarantineReport]:
-    source = config.log
-    log = read_log(
-        path,
-        format=source.format,
-        spec=config.spec,
-        columns=source.columns,
-        currency=source.currency,
-        auction_type=source.auction_type,
-        price_unit=source.price_unit,
-        time_unit=source.time_unit,
-        numbers=source.numbers,
-        delimiter=source.delimiter,
-    )
-    needs = {*config.needs} | ({Need.TIME} if "timestamp" in log else set())
-    checked = validate(
-        log, needs=needs, max_quarantined=source.max_quarantined, check_units=source.check_units
-    )
-    order = [name for name in ("timestamp", "auction_id") if name in checked.log]
-    rows = checked.log.sort_values(order, ignore_index=True, kind="stable") if order else checked.log
-    return rows, checked.quarantine

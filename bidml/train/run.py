@@ -20,6 +20,7 @@ from bidml import __version__
 from bidml.atomic import write_atomically
 from bidml.blueprint import Blueprint
 from bidml.certify import DEFAULT_EVALUATORS, Certificate, certify
+from bidml.contract import AuctionType
 from bidml.errors import ConfigError
 from bidml.export import model_bytes, write_model
 from bidml.features import RawColumns, raw_columns
@@ -162,7 +163,7 @@ def _evaluate(
 ) -> tuple[dict[str, Any], Predictions]:
     test = data.test
     predictions = predict(scorer, columns)
-    market = market_of(test) if market_of is not None else _known_prices(test)
+    market = market_of(test) if market_of is not None else _known_prices(test, config)
     metrics: dict[str, Any] = {}
     if predictions.pctr is not None:
         metrics["ctr"] = evaluate_ctr(predictions.pctr, test)
@@ -181,13 +182,16 @@ def _evaluate(
     return metrics, predictions
 
 
-def _known_prices(log: pd.DataFrame) -> KnownPrices | None:
+def _known_prices(log: pd.DataFrame, config: TrainConfig) -> KnownPrices | None:
     if "true_market_price_cpm" not in log:
         return None
-    floor = log["floor_cpm"].fillna(0.0) if "floor_cpm" in log else pd.Series(np.zeros(len(log)))
-    return KnownPrices(
-        log["true_market_price_cpm"].to_numpy(dtype=np.float64), floor.to_numpy(dtype=np.float64)
+    price = log["true_market_price_cpm"].to_numpy(dtype=np.float64)
+    floor = (
+        log["floor_cpm"].fillna(0.0).to_numpy(dtype=np.float64) if "floor_cpm" in log else np.zeros(len(log))
     )
+    at = log["auction_type"] if "auction_type" in log else int(config.pricing.default_auction_type)
+    second = np.broadcast_to(np.asarray(at == AuctionType.SECOND_PRICE), price.shape)
+    return KnownPrices(np.asarray(price, dtype=np.float64), np.asarray(floor, dtype=np.float64), second)
 
 
 def _sample(columns: RawColumns) -> dict[str, Any]:

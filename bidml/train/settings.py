@@ -61,7 +61,9 @@ def _features(path: Path) -> dict[str, Any]:
         document = tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError("the spec is a TOML file", value=f"{path}: {error}", remedy="correct it") from None
-    known = {key: document[key] for key in ("features", "timestamp_ms_source") if key in document}
+    known: dict[str, Any] = {
+        key: document[key] for key in ("features", "timestamp_ms_source") if key in document
+    }
     if set(document) - set(known) or "features" not in known:
         raise ConfigError(
             "a spec file has [[features]] and timestamp_ms_source",
