@@ -1,6 +1,7 @@
 """Auction logs: one table, checked, from iPinYou files, Parquet, CSV or OpenRTB events."""
 
 from bidml.log.inference import infer_spec
+from bidml.log.join import JoinReport, JoinRules, join_events
 from bidml.log.mapping import PriceUnit, TimeUnit, settled
 from bidml.log.quarantine import QuarantineReport, ReadingReport, reading_report
 from bidml.log.read import LogFormat, read_log
@@ -12,6 +13,8 @@ from bidml.log.validate import ValidatedLog, validate
 __all__ = [
     "COLUMNS",
     "RULES",
+    "JoinReport",
+    "JoinRules",
     "LogFormat",
     "Need",
     "PriceUnit",
@@ -20,6 +23,7 @@ __all__ = [
     "TimeUnit",
     "ValidatedLog",
     "infer_spec",
+    "join_events",
     "markdown_table",
     "price_loss",
     "read_log",

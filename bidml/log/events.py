@@ -23,6 +23,11 @@ def parsed_event(text: str) -> dict[str, Any]:
         raise BadEvent("not_json") from None
     if not isinstance(event, dict):
         raise BadEvent("not_an_object")
+    return checked_event(event)
+
+
+def checked_event(event: dict[str, Any]) -> dict[str, Any]:
+    """`event` itself if it keeps the rules; raises `BadEvent`."""
     if event.get("type") not in EVENT_TYPES:
         raise BadEvent("unknown_type")
     if not event.get("auction_id") or not is_text(event["auction_id"]):

@@ -37,16 +37,18 @@ def files_of(source: Source) -> list[Path]:
 
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """`path` as a stream of bytes; gzip and bzip2 are known by their first bytes, not by the name."""
+    """`path` as a stream of bytes; gzip, bzip2 and zstd are known by their first bytes, not by the name."""
     with refusing_damage(path), path.open("rb") as raw:
-        start = raw.read(3)
+        start = raw.read(4)
         raw.seek(0)
         if start.startswith(b"\x1f\x8b"):
             with gzip.open(raw, "rb") as stream:
                 yield io.BufferedReader(cast(io.RawIOBase, stream))
-        elif start == b"BZh":
+        elif start.startswith(b"BZh"):
             with bz2.open(raw, "rb") as stream:
                 yield io.BufferedReader(cast(io.RawIOBase, stream))
+        elif start == b"\x28\xb5\x2f\xfd":
+            yield io.BufferedReader(cast(io.RawIOBase, pa.CompressedInputStream(raw, "zstd")))
         else:
             yield raw
 

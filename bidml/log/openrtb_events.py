@@ -43,7 +43,9 @@ class _Auction:
         return self.events[kind][1] if kind in self.events else {}
 
 
-class _Tally:
+class Tally:
+    """Counts by rule, and the first example of each."""
+
     def __init__(self) -> None:
         self.malformed: dict[str, int] = {}
         self.notes: dict[str, int] = {}
@@ -72,14 +74,14 @@ def read_openrtb_events(
     name none. Lines that are no event are malformed; repeated events (the earliest counts), and events of
     an auction without a bid, are noted. Raises `DataError` when no line is an event, or none is a bid.
     """
-    tally = _Tally()
-    cells_of_bid = _BidCells(spec, currency, auction_type)
+    tally = Tally()
+    cells_of_bid = BidCells(spec, currency, auction_type)
     auctions: dict[str, _Auction] = {}
     for path in paths:
-        for text in _lines(path, tally):
+        for text in event_lines(path, tally):
             try:
                 event = parsed_event(text)
-                cells = cells_of_bid(event) if event["type"] == "bid" else _outcome_cells(event)
+                cells = cells_of_bid(event) if event["type"] == "bid" else outcome_cells(event)
             except BadEvent as error:
                 tally.bad(str(error), text)
                 continue
@@ -101,7 +103,7 @@ def read_openrtb_events(
     return log, ReadingReport(tally.malformed, tally.notes, tally.examples)
 
 
-def _lines(path: Path, tally: _Tally) -> Iterator[str]:
+def event_lines(path: Path, tally: Tally) -> Iterator[str]:
     with opened(path) as stream:
         for line in stream:
             if line.strip():
@@ -113,12 +115,11 @@ def _lines(path: Path, tally: _Tally) -> Iterator[str]:
 
 
 def _add(
-    auctions: dict[str, _Auction], event: Mapping[str, Any], cells: dict[str, Any], tally: _Tally
+    auctions: dict[str, _Auction], event: Mapping[str, Any], cells: dict[str, Any], tally: Tally
 ) -> None:
     kind = event["type"]
     events = auctions.setdefault(event["auction_id"], _Auction()).events
-    content = json.dumps(event, sort_keys=True).encode()
-    order = (event["timestamp_ms"], hashlib.blake2b(content, digest_size=8).digest())
+    order = (event["timestamp_ms"], tie_breaker(event))
     if kind in events:
         tally.note(f"repeated_{kind}", event["auction_id"])
         if events[kind][0] <= order:
@@ -126,7 +127,12 @@ def _add(
     events[kind] = order, cells
 
 
-class _BidCells:
+def tie_breaker(event: Mapping[str, Any]) -> bytes:
+    """Eight bytes of the content: which of two events of one kind, auction and time counts, wherever they stand."""
+    return hashlib.blake2b(json.dumps(event, sort_keys=True).encode(), digest_size=8).digest()
+
+
+class BidCells:
     """The cells that a bid event gives to its row, features included; the request is not kept."""
 
     def __init__(self, spec: FeatureSpec | None, currency: str | None, auction_type: int | None) -> None:
@@ -165,12 +171,12 @@ class _BidCells:
         return {**cells, **self._extract(_as_bid_upon(bid, self._spec.timestamp_ms_source), line_item)}
 
 
-def _outcome_cells(event: Mapping[str, Any]) -> dict[str, Any]:
+def outcome_cells(event: Mapping[str, Any]) -> dict[str, Any]:
     kept = ("timestamp_ms", "price_cpm", "min_bid_to_win_cpm", "loss_reason")
     return {name: event[name] for name in kept if event.get(name) is not None}
 
 
-def _row(auction_id: str, auction: _Auction, tally: _Tally) -> dict[str, Any] | None:
+def _row(auction_id: str, auction: _Auction, tally: Tally) -> dict[str, Any] | None:
     bid, win, loss = auction.cells("bid"), auction.cells("win"), auction.cells("loss")
     won = bool(win) or "impression" in auction.events
     if not bid:

@@ -1,0 +1,7 @@
+"""Events on disk → the auction log as Parquet by day, out of core: see docs/events.md."""
+
+from bidml.log.join.report import DayReport, JoinReport
+from bidml.log.join.rules import JoinRules
+from bidml.log.join.run import join_events
+
+__all__ = ["DayReport", "JoinReport", "JoinRules", "join_events"]
