@@ -16,6 +16,7 @@ import numpy as np
 
 from bidml.errors import ConfigError
 from bidml.features import Doubles
+from bidml.fit.encoding import Indices
 
 
 class Preset(StrEnum):
@@ -51,32 +52,44 @@ _COMMON: Final[Mapping[str, Any]] = {
 # In units of Hessian, which is expected events where these are rare: a leaf on fewer says nothing.
 _EVENTS_PER_LEAF: Final = 8.0
 _EVENTS_OF_PRIOR: Final = 10.0
+_TREES_OF_REFIT: Final = 1.1
 _SHARE_PER_LEAF: Final = 0.02  # of all events, where there are few
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Part:
-    """Rows to train or to stop on: `matrix` (n, n_columns), `y`, `margin` (n,) the log-odds to start from."""
+class Rows:
+    """Rows to learn from: `matrix` (n, n_columns), `y` (n,), `margin` (n,) the log-odds to start from, weights."""
 
     matrix: Doubles
     y: Doubles
     margin: Doubles
-    weight: Doubles | None
+    weight: Doubles | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Boosted:
+    """Corrections to the margin. `stopped` was learnt without the held-out rows and cut to the number of trees that is
+    best there; `final` has a tenth more trees and was learnt from all rows, the latest included."""
+
+    stopped: lgb.Booster
+    final: lgb.Booster
 
 
 def boost(
-    train: Part,
-    held_out: Part,
+    rows: Rows,
+    fit_rows: Indices,
+    held_out: Indices,
     *,
     preset: Preset | str,
     parameters: Mapping[str, Any] | None = None,
+    refit: bool = True,
     random_state: int,
     n_jobs: int,
-) -> lgb.Booster:
-    """A booster of corrections to `margin`, cut to the number of trees that is best on `held_out`."""
+) -> Boosted:
+    """Boosters by `preset`, with LightGBM's `parameters` over it; without `refit` both are the stopped one."""
     shape = _SHAPES[preset_of(preset)]
-    p = 1.0 / (1.0 + np.exp(-train.margin))
-    events = float(np.sum(p * (1.0 - p) * (1.0 if train.weight is None else train.weight)))
+    p = 1.0 / (1.0 + np.exp(-rows.margin))
+    events = float(np.sum(p * (1.0 - p) * (1.0 if rows.weight is None else rows.weight)))
     options: dict[str, Any] = {
         **_COMMON,
         **shape.parameters,
@@ -88,15 +101,30 @@ def boost(
     }
     n_trees = int(options.pop("n_trees", shape.n_trees))
     patience = int(options.pop("patience", shape.patience))
-    dataset = _dataset(train, options)
-    booster = lgb.train(
+    every = lgb.Dataset(
+        rows.matrix, rows.y, init_score=rows.margin, weight=rows.weight, params=dict(options)
+    ).construct()
+    train, stop = (every.subset(part.tolist(), params=dict(options)) for part in (fit_rows, held_out))
+    found = lgb.train(
         options,
-        dataset,
+        train,
         n_trees,
-        valid_sets=[_dataset(held_out, options, reference=dataset)],
+        valid_sets=[stop],
         callbacks=[lgb.early_stopping(patience, verbose=False)],
     )
-    return lgb.Booster(model_str=booster.model_to_string(num_iteration=booster.best_iteration))
+    best = found.best_iteration
+    stopped = lgb.Booster(model_str=found.model_to_string(num_iteration=best))
+    if not refit:
+        return Boosted(stopped, stopped)
+    final = lgb.train(options, every, min(n_trees, round(_TREES_OF_REFIT * best)))
+    return Boosted(stopped, lgb.Booster(model_str=final.model_to_string()))
+
+
+def log_odds_of(booster: lgb.Booster, matrix: Doubles, *, n_jobs: int) -> Doubles:
+    """The sum of a booster's trees, first tree first; (n,)."""
+    if not booster.num_trees() or not len(matrix):
+        return np.zeros(len(matrix))
+    return np.asarray(booster.predict(matrix, raw_score=True, num_threads=n_jobs), dtype=np.float64)
 
 
 def preset_of(preset: Preset | str) -> Preset:
@@ -106,15 +134,3 @@ def preset_of(preset: Preset | str) -> Preset:
         raise ConfigError(
             "a preset is known", value=preset, remedy=f"one of {[known.value for known in Preset]}"
         ) from None
-
-
-def _dataset(part: Part, options: Mapping[str, Any], reference: lgb.Dataset | None = None) -> lgb.Dataset:
-    return lgb.Dataset(
-        part.matrix,
-        part.y,
-        init_score=part.margin,
-        weight=part.weight,
-        reference=reference,
-        params=dict(options),
-        free_raw_data=True,
-    )

@@ -16,7 +16,7 @@ from bidml.blueprint import Calibration, CtrBlueprint, Head, Lookup
 from bidml.contract import FeatureKind, FeatureSpec
 from bidml.errors import ConfigError, DataError
 from bidml.features import Doubles, RawColumns, raw_columns
-from bidml.fit.boosting import Part, boost, preset_of
+from bidml.fit.boosting import Rows, boost, log_odds_of, preset_of
 from bidml.fit.calibration import (
     calibrated,
     calibration_method,
@@ -43,6 +43,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     negative_sampling_rate: the share of unclicked impressions that were kept in `X`, in (0, 1]; predictions are for
         all impressions, by ln(rate) in log-odds, exactly.
     held_out_share: the last rows in time, for stopping, calibration and `held_out_`; without time, random rows.
+    refit: learn the trees again from all rows, once the held-out ones have told how many; takes twice as long.
     max_keys, min_count: a category keeps at most so many texts, each seen at least so often; others are pooled.
     parameters: of LightGBM, over those of the preset; also `n_trees` and `patience`.
     random_state, n_jobs: the same data and parameters give the same bytes for any `n_jobs`.
@@ -65,6 +66,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         parents: Mapping[str, str] | None = None,
         negative_sampling_rate: float = 1.0,
         held_out_share: float = 0.15,
+        refit: bool = True,
         max_keys: int = 50_000,
         min_count: int = 3,
         parameters: Mapping[str, Any] | None = None,
@@ -78,6 +80,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.parents = parents
         self.negative_sampling_rate = negative_sampling_rate
         self.held_out_share = held_out_share
+        self.refit = refit
         self.max_keys = max_keys
         self.min_count = min_count
         self.parameters = parameters
@@ -160,23 +163,27 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         )
         leaks = find_leaks([column.feature for column in inputs.columns], inputs.training, y, rng=rng)
         fit_rows, held_out = _split(n_rows, time, self.held_out_share, rng)
-        margin = np.full(n_rows, base)
-        train, stop = (
-            Part(inputs.training[rows], y[rows], margin[rows], None if weight is None else weight[rows])
-            for rows in (fit_rows, held_out)
-        )
-        self.booster_ = boost(
-            train,
-            stop,
+        rows = Rows(inputs.training, y, np.full(n_rows, base), weight)
+        boosted = boost(
+            rows,
+            fit_rows,
+            held_out,
             preset=self.preset,
             parameters=self.parameters,
+            refit=self.refit,
             random_state=self.random_state,
             n_jobs=self.n_jobs,
         )
+        self.booster_ = boosted.final
         self.inputs_ = TreeInputs(inputs.columns, np.empty((0, len(inputs.columns))), inputs.dictionaries)
         self.base_log_odds_ = base
-        self.offsets_: tuple[Lookup, ...] = ()
-        self._calibrate({name: cells[held_out] for name, cells in raw.items()}, stop)
+        margin = base + log_odds_of(boosted.stopped, inputs.training[held_out], n_jobs=self.n_jobs)
+        self._calibrate(
+            {name: cells[held_out] for name, cells in raw.items()},
+            margin,
+            y[held_out],
+            None if weight is None else weight[held_out],
+        )
         self.dictionaries_ = inputs.dictionaries
         self.leaks_ = leaks
         self.classes_ = np.array([0, 1])
@@ -184,31 +191,25 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.n_features_in_ = len(self.spec.names)
         warn_of_leaks(leaks)
 
-    def _calibrate(self, raw: RawColumns, part: Part) -> None:
+    def _calibrate(self, raw: RawColumns, margin: Doubles, y: Doubles, weight: Doubles | None) -> None:
         """On held-out rows: the map, then the segments' offsets before it, then the map once more for both."""
         method = calibration_method(self.calibration)
-        margin = self._margin(raw, part.matrix)
         uncalibrated = margin
-        found = fit_calibration(margin, part.y, method=method, sample_weight=part.weight)
+        self.offsets_: tuple[Lookup, ...] = ()
+        found = fit_calibration(margin, y, method=method, sample_weight=weight)
         for name in self.segments:
             categories = Categories.of(name, raw[name], max_keys=self.max_keys, min_count=self.min_count)
-            offsets = fit_segment_offsets(
-                categories, margin, part.y, calibration=found, sample_weight=part.weight
-            )
+            offsets = fit_segment_offsets(categories, margin, y, calibration=found, sample_weight=weight)
             self.offsets_ = (*self.offsets_, offsets)
             margin = margin + lookup_values(offsets, raw[name])
-            found = fit_calibration(margin, part.y, method=method, sample_weight=part.weight)
-        self.held_out_ = _held_out_metrics(part, uncalibrated, calibrated(found, margin))
+            found = fit_calibration(margin, y, method=method, sample_weight=weight)
+        self.held_out_ = _held_out_metrics(y, weight, uncalibrated, calibrated(found, margin))
         shift = found.shift + log(self.negative_sampling_rate)
         self.calibration_ = Calibration(found.positive, found.negative, shift)
 
     def _margin(self, raw: RawColumns, matrix: Doubles) -> Doubles:
         """Trees + intercept + offsets, added in the artifact's order; (n,)."""
-        if self.booster_.num_trees() and len(matrix):
-            trees = np.asarray(self.booster_.predict(matrix, raw_score=True, num_threads=self.n_jobs))
-        else:
-            trees = np.zeros(len(matrix))
-        margin: Doubles = trees + self.base_log_odds_
+        margin = log_odds_of(self.booster_, matrix, n_jobs=self.n_jobs) + self.base_log_odds_
         for offsets in self.offsets_:
             margin = margin + lookup_values(offsets, raw[offsets.feature])
         return margin
@@ -260,9 +261,10 @@ def _split(
     return np.sort(order[: n_rows - n_held_out]), np.sort(order[n_rows - n_held_out :])
 
 
-def _held_out_metrics(part: Part, uncalibrated: Doubles, log_odds: Doubles) -> dict[str, float]:
+def _held_out_metrics(
+    y: Doubles, weight: Doubles | None, uncalibrated: Doubles, log_odds: Doubles
+) -> dict[str, float]:
     """Without clicks or without others among the rows, only what is still defined."""
-    y, weight = part.y, part.weight
     found = {
         "n_rows": float(len(y)),
         "events": float(y.sum()),
