@@ -109,10 +109,8 @@ def test_provenance_has_no_place_and_no_thread_count() -> None:
     assert parse_config(MINIMAL | {"random_state": 1}).provenance() != one.provenance()
 
 
-@pytest.mark.parametrize(
-    "file", sorted((ROOT / "training" / "configs").glob("*.toml")), ids=lambda path: path.stem
-)
-def test_every_shipped_config_is_valid(file: Path) -> None:
-    """And finds its log, where the data is."""
-    config = load_config(file)
+@pytest.mark.parametrize("name", ["ipinyou_2259", "kddcup2012"])
+def test_a_shipped_config_is_valid(name: str) -> None:
+    """Those of single runs; tests/training has those of the retraining job."""
+    config = load_config(ROOT / "training" / "configs" / f"{name}.toml")
     assert config.spec is None or len(config.spec.names) > 1
