@@ -22,7 +22,9 @@ from typing import Any, Final
 import lightgbm as lgb
 import numpy as np
 
-from bidml.fit.encoding import Indices
+from bidml.contract import FeatureSpec
+from bidml.features import RawColumns
+from bidml.fit.encoding import Categories, Indices, OtherFolds, StepEvidence, effect_column
 from bidml.fit.observations import Doubles, MarketPriceObservations
 from bidml.pricing import WinCurve
 
@@ -31,6 +33,8 @@ MAX_RELATIVE_REGRET: Final = 0.005
 _EXACT_PRICE_INFORMATION: Final = (3.0 + np.pi**2) / 9.0
 _SEGMENTS: Final = 10
 _MOST_ROWS: Final = 100_000
+_ROUNDS: Final = 60
+_SMALLEST_RATE: Final = 1e-12
 
 
 class IdentifiabilityWarning(UserWarning):
@@ -84,32 +88,32 @@ class Identifiability:
 def identifiability(
     observations: MarketPriceObservations,
     curve: WinCurve,
-    matrix: Doubles,
+    spec: FeatureSpec,
+    raw: RawColumns,
     *,
     folds: Indices,
     seed: int,
     n_threads: int,
 ) -> Identifiability:
-    """The report for rows (n,) with fitted curves (n,); `matrix` (n, n_columns) is what the trees see of x."""
+    """The report for rows (n,) with fitted curves (n,); `raw`: their `features.raw_columns`; `folds` (n,) from 0."""
     rows = np.arange(len(observations))
     if len(rows) > _MOST_ROWS:
         rows = rows[:: -(-len(rows) // _MOST_ROWS)]
     share = len(rows) / len(observations)
     seen, at = observations.take(rows), curve[rows]
     log_bid = np.log(seen.bid_cpm)
-    center = _out_of_fold_mean(matrix[rows], log_bid, folds[rows], seed=seed, n_threads=n_threads)
+    columns = {name: cells[rows] for name, cells in raw.items()}
+    center = _out_of_fold_mean(spec, columns, log_bid, folds[rows], seed=seed, n_threads=n_threads)
     deviation = log_bid - center
     spread = float(log_bid.var())
     k, w = at.shape, seen.weight
-    p = at.win_rate(seen.bid_cpm)
+    p = np.clip(at.win_rate(seen.bid_cpm), _SMALLEST_RATE, 1.0 - _SMALLEST_RATE)
     fisher = w * k * k * p * (1.0 - p)
     information_m = np.where(seen.exact, w * k * k / 3.0, fisher)
     information_k = np.where(seen.exact, w * _EXACT_PRICE_INFORMATION, fisher * deviation**2)
     kappa = k * (k + 1.0) * (1.0 - p)
     dm = k * p / (k + 1.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logit = np.log(p) - np.log1p(-p)
-    dk = (1.0 - np.nan_to_num(p * logit, nan=0.0, posinf=0.0, neginf=0.0)) / (k + 1.0)
+    dk = (1.0 - p * (np.log(p) - np.log1p(-p))) / (k + 1.0)
     regret = []
     for segment in np.array_split(np.argsort(center, kind="stable"), min(_SEGMENTS, len(rows))):
         var_m = share / max(float(information_m[segment].sum()), 1e-12)
@@ -126,17 +130,28 @@ def identifiability(
     )
 
 
-def _out_of_fold_mean(matrix: Doubles, y: Doubles, folds: Indices, *, seed: int, n_threads: int) -> Doubles:
-    """E[y | x] of each row (n,) from the other half of the folds."""
+def _out_of_fold_mean(
+    spec: FeatureSpec, raw: RawColumns, y: Doubles, folds: Indices, *, seed: int, n_threads: int
+) -> Doubles:
+    """E[y | x] of each row (n,): trees of the other half of the folds, which see a category by its mean y elsewhere."""
     params: dict[str, Any] = {
         "objective": "regression", "num_leaves": 15, "learning_rate": 0.15, "min_data_in_leaf": 20, "max_bin": 63,
         "deterministic": True, "force_row_wise": True, "verbosity": -1, "seed": seed, "num_threads": n_threads,
     }  # fmt: skip
-    found = np.full(len(y), y.mean())
+    mean, variance = float(y.mean()), float(y.var())
     half = folds % 2 == 0
-    if min(half.sum(), (~half).sum()) < 2 * params["min_data_in_leaf"]:
+    if variance <= 1e-12 or min(half.sum(), (~half).sum()) < 2 * params["min_data_in_leaf"]:
+        return np.full(len(y), mean)
+    evidence = StepEvidence((y - mean) / variance, np.full(len(y), 1.0 / variance))
+    values = [raw[feature.name] for feature in spec.numbers()]
+    for feature in spec.categories():
+        categories = Categories.of(feature.name, raw[feature.name], min_count=2)
+        values.append(effect_column(categories, evidence, OtherFolds(folds)).values)
+    matrix = np.column_stack(values)
+    found = np.full(len(y), mean)
+    if not (np.nanmax(matrix, axis=0) > np.nanmin(matrix, axis=0)).any():
         return found
     for learn, tell in ((half, ~half), (~half, half)):
-        booster = lgb.train(params, lgb.Dataset(matrix[learn], y[learn]), num_boost_round=60)
+        booster = lgb.train(params, lgb.Dataset(matrix[learn], y[learn]), num_boost_round=_ROUNDS)
         found[tell] = booster.predict(matrix[tell], num_threads=n_threads)
     return found

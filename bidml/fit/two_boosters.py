@@ -71,21 +71,16 @@ class _Head:
 
     def __init__(self, params: dict[str, Any], train: lgb.Dataset, held_out: lgb.Dataset | None) -> None:
         self.booster = lgb.Booster(params, train)
-        self._held_out = held_out is not None
         if held_out is not None:
             self.booster.add_valid(held_out, "held_out")
-        self.alive = True
+        self.alive = any(train.feature_num_bin(i) > 1 for i in range(train.num_feature()))
+        self.n_trees = 0
 
     def update(self, gradient: Doubles, hessian: Doubles) -> None:
-        """Adds a tree; when no split is left, none, now or later."""
-        if not self.alive:
-            return
-        before = self.booster.num_trees()
-        finished = self.booster.update(fobj=lambda scores, data: (gradient, hessian))
-        if finished:
-            self.alive = False
-            while self.booster.num_trees() > before:
-                self.booster.rollback_one_iter()
+        """Adds a tree; when no split is left, none, now or later (LightGBM may leave a constant 0 behind)."""
+        if self.alive:
+            self.alive = not self.booster.update(fobj=lambda scores, data: (gradient, hessian))
+            self.n_trees += self.alive
 
     def scores(self) -> Doubles:
         return _captured(self.booster.eval_train)
@@ -94,11 +89,9 @@ class _Head:
         return _captured(self.booster.eval_valid)
 
     def cut_at(self, n_trees: int) -> lgb.Booster | None:
-        if n_trees == 0:
-            return None
-        while self.booster.num_trees() > n_trees:
+        for _ in range(self.n_trees - n_trees):
             self.booster.rollback_one_iter()
-        return self.booster
+        return self.booster if n_trees else None
 
 
 def boost(
@@ -136,7 +129,7 @@ def boost(
         d = train.likelihood.derivatives(beta + b, log_slope + a)
         location.update(d.gradient_location, d.hessian_location)
         beta = train.beta + location.scores()
-        if slope is not None and i % 2 == 1 and slope.booster.num_trees() < sizes.n_slope_trees:
+        if slope is not None and i % 2 == 1 and slope.n_trees < sizes.n_slope_trees:
             d = train.likelihood.derivatives(beta + b, log_slope + a)
             slope.update(d.gradient_slope, d.hessian_slope)
             log_slope = train.a + slope.scores()
@@ -164,7 +157,7 @@ class _Best:
     ) -> _Best:
         if not nll < self.nll:
             return self
-        return _Best(nll, i, b, a, location.booster.num_trees(), slope.booster.num_trees() if slope else 0)
+        return _Best(nll, i, b, a, location.n_trees, slope.n_trees if slope else 0)
 
 
 _COMMON: Final[dict[str, Any]] = {

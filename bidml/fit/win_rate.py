@@ -35,6 +35,7 @@ from bidml.pricing import WinCurve
 
 MIN_ROWS: Final = 20
 MIN_ROWS_FOR_TREES: Final = 1000
+_ROWS_PER_THREAD: Final = 20_000
 _N_FOLDS: Final = 8
 
 
@@ -128,7 +129,13 @@ class WinRateModel(BaseEstimator):  # type: ignore[misc]
         curve = _curve(self.blueprint_, columns)
         _warn_at_the_bounds(curve)
         self.identifiability_: Identifiability = identifiability(
-            y, curve, inputs.matrix(columns), folds=folds, seed=self.random_state, n_threads=self.n_jobs
+            y,
+            curve,
+            self.spec,
+            columns,
+            folds=folds,
+            seed=self.random_state,
+            n_threads=self._n_threads(len(y)),
         )
         self.identifiability_.warn()
         return self
@@ -198,8 +205,12 @@ class WinRateModel(BaseEstimator):  # type: ignore[misc]
             boosted_slope=self.slope == "boosted",
             n_rounds=n_rounds,
             seed=self.random_state,
-            n_threads=self.n_jobs,
+            n_threads=self._n_threads(len(train.beta)),
         )
+
+    def _n_threads(self, n_rows: int) -> int:
+        """Threads wait for each other longer than they work on a small tree; the trees are the same."""
+        return self.n_jobs if n_rows >= _ROWS_PER_THREAD else 1
 
     def _check_options(self) -> None:
         for name, known in (
@@ -288,17 +299,17 @@ def _curve(blueprint: WinBlueprint, columns: RawColumns) -> WinCurve:
 
 def _warn_at_the_bounds(curve: WinCurve) -> None:
     log_slope = float(np.median(np.log(curve.shape)))
-    for bound, meaning in (
+    for at_bound, meaning in (
         (
-            MIN_LOG_SLOPE,
+            log_slope < MIN_LOG_SLOPE + 0.5,
             "higher bids hardly win more often: bids may follow prices (explore), or outcomes are mixed up",
         ),
         (
-            MAX_LOG_SLOPE,
+            log_slope > MAX_LOG_SLOPE - 0.5,
             "a bid decides the auction almost surely: outcomes may be a rule on the bid, or one price rules",
         ),
     ):
-        if abs(log_slope - bound) < 0.5:
+        if at_bound:
             warnings.warn(
                 f"the slope of the win curve is near its bound, ln k = {log_slope:.2f}: {meaning}",
                 FallbackWarning,
