@@ -1,4 +1,4 @@
-"""The command line: `bidml train | export | verify | score | inspect | demo`.
+"""The command line: `bidml join | train | export | verify | score | inspect | demo`.
 
 Exit codes: 0 ok, 2 configuration, 3 data, 4 refused on purpose; an error says rule, value and remedy on stderr.
 Everything heavy is imported by the command that needs it, so that `--help` is quick.
@@ -35,7 +35,8 @@ Artifact = Annotated[Path, typer.Argument(help="An artifact: model.onnx.")]
 
 def main() -> None:
     """Runs the command line; errors of the family become exit codes."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # LightGBM's idle threads leave the processor to others
+    # LightGBM's idle threads leave the processor to others.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except BidmlError as error:
@@ -51,6 +52,63 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
     if version:
         typer.echo(__version__)
         raise typer.Exit
+
+
+@app.command()
+def join(
+    events: Annotated[list[Path], typer.Argument(help="Event files and folders: JSON Lines, Parquet.")],
+    out: Annotated[Path, typer.Option(help="The folder of the auction log.")],
+    spec: Annotated[Path | None, typer.Option(help="A TOML file with [[features]].")] = None,
+    currency: Annotated[str | None, typer.Option(help="Of bids that name none.")] = None,
+    auction_type: Annotated[int | None, typer.Option(help="Of requests that name none.")] = None,
+    first_day: Annotated[str | None, typer.Option(help="First UTC day to write, YYYY-MM-DD.")] = None,
+    last_day: Annotated[str | None, typer.Option(help="Last one; default: the first.")] = None,
+    as_of: Annotated[str | None, typer.Option(help="Leave out events dated from this time on.")] = None,
+    notice_window: Annotated[str | None, typer.Option(help="Bid to win, loss, impression: 1h.")] = None,
+    click_window: Annotated[str | None, typer.Option(help="Impression to click: 1d.")] = None,
+    conversion_window: Annotated[str | None, typer.Option(help="Click to conversion: 30d.")] = None,
+    clock_skew: Annotated[str | None, typer.Option(help="How far clocks may disagree: 2s.")] = None,
+    clock_offset: Annotated[
+        list[str] | None, typer.Option(help="Added to the times of a type: win=-1h.")
+    ] = None,
+    convert_to: Annotated[str | None, typer.Option(help="The currency of the log.")] = None,
+    rates: Annotated[Path | None, typer.Option(help="CSV: day, currency, rate into that currency.")] = None,
+    max_malformed: Annotated[float, typer.Option(help="Largest share of malformed events.")] = 0.05,
+    max_out_of_time: Annotated[float, typer.Option(help="Largest share of a type out of time.")] = 0.05,
+    memory_mb: Annotated[int, typer.Option(help="For DuckDB.")] = 600,
+    threads: Annotated[int, typer.Option(help="Threads, and processes that read JSON.")] = 2,
+    as_json: Json = False,
+) -> None:
+    """Join raw events into the auction log, Parquet by day, out of core; print what was left out and why."""
+    from bidml.log.join import join_events
+    from bidml.log.join.options import rules_from_options
+    from bidml.train.settings import spec_of_file
+
+    rules = rules_from_options(
+        first_day=first_day,
+        last_day=last_day,
+        as_of=as_of,
+        notice_window=notice_window,
+        click_window=click_window,
+        conversion_window=conversion_window,
+        clock_skew=clock_skew,
+        clock_offsets=clock_offset or (),
+        convert_to=convert_to,
+        rates=rates,
+        max_malformed=max_malformed,
+        max_out_of_time=max_out_of_time,
+    )
+    report = join_events(
+        [*events],
+        out,
+        spec=spec_of_file(spec) if spec else None,
+        currency=currency,
+        auction_type=auction_type,
+        rules=rules,
+        memory_limit_mb=memory_mb,
+        n_threads=threads,
+    )
+    typer.echo(json.dumps(report.to_json(), indent=1) if as_json else str(report))
 
 
 @app.command()
