@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from bidml.features import Doubles
 from bidml.report.curves import Bins
@@ -35,8 +36,7 @@ def reliability(bins: Bins, *, what: str = "pctr") -> Figure:
             max(bins.predicted[positive].max(), bins.observed[positive].max()),
         ]
         axes.plot(ends, ends, color=_INK, linewidth=1, label="calibrated")
-        axes.set_xscale("log")
-        axes.set_yscale("log")
+        _log_axes(axes, "x", "y")
     axes.legend(frameon=False)
     return figure
 
@@ -51,7 +51,7 @@ def win_rate_by_bid(bins: Bins, *, currency: str) -> Figure:
         fmt="o", color=_BLUE, ecolor=_GREY, capsize=2, markersize=4, label="observed",
     )  # fmt: skip
     axes.plot(bins.x, bins.predicted, color=_INK, linewidth=1.2, label="predicted")
-    axes.set_xscale("log")
+    _log_axes(axes, "x")
     axes.set_ylim(0.0, max(0.05, 1.05 * float(bins.high.max())))
     axes.legend(frameon=False)
     return figure
@@ -79,6 +79,16 @@ def shading(bid_cpm: Doubles, value_cpm: Doubles) -> Figure:
             factors, bins=40, range=(0.0, 1.0), weights=np.full(factors.size, 1.0 / factors.size), color=_BLUE
         )
     return figure
+
+
+def _log_axes(axes: Axes, *names: Literal["x", "y"]) -> None:
+    """Log scales with plain numbers on the decades and between them where they have room."""
+    for name in names:
+        axis = axes.xaxis if name == "x" else axes.yaxis
+        (axes.set_xscale if name == "x" else axes.set_yscale)("log")
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
 
 
 def _figure(title: str, x: str, y: str) -> tuple[Figure, Axes]:
