@@ -18,7 +18,7 @@ class BadEvent(ValueError):
 def parsed_event(text: str) -> dict[str, Any]:
     """The event of one line, checked; raises `BadEvent`."""
     try:
-        event = json.loads(text, parse_constant=_refuse_constant)
+        event = _DECODER.decode(text)
     except (ValueError, RecursionError):
         raise BadEvent("not_json") from None
     if not isinstance(event, dict):
@@ -41,6 +41,9 @@ def checked_event(event: dict[str, Any]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(name)
+
+
+_DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def _any(event: Mapping[str, Any]) -> None:

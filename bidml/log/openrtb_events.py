@@ -31,6 +31,7 @@ from bidml.log.quarantine import ReadingReport
 from bidml.log.schema import COLUMN, ColumnType
 
 _OPENRTB_DEFAULT_FLOOR_CURRENCY: Final = "USD"
+_CANONICAL: Final = json.JSONEncoder(sort_keys=True).encode
 
 
 @dataclass(slots=True)
@@ -129,7 +130,7 @@ def _add(
 
 def tie_breaker(event: Mapping[str, Any]) -> bytes:
     """Eight bytes of the content: which of two events of one kind, auction and time counts, wherever they stand."""
-    return hashlib.blake2b(json.dumps(event, sort_keys=True).encode(), digest_size=8).digest()
+    return hashlib.blake2b(_CANONICAL(event).encode(), digest_size=8).digest()
 
 
 class BidCells:

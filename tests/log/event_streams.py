@@ -15,6 +15,8 @@ SPEC: Final = FeatureSpec(
         Feature("country", FeatureKind.CATEGORY, "device.geo.country"),
         Feature("exchange", FeatureKind.CATEGORY, "ext.exchange"),
         Feature("day", FeatureKind.NUMBER, "ext.day"),
+        Feature("tie", FeatureKind.NUMBER, "imp.bidfloor"),
+        Feature("timestamp_ms", FeatureKind.CATEGORY, "imp.id"),
         Feature("type", FeatureKind.CATEGORY, "line_item.type"),
         Feature("hour_of_day", FeatureKind.NUMBER, "derived.hour_of_day"),
     )

@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import fastavro
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -129,6 +130,31 @@ def test_requests_in_parquet_are_read_as_in_json(tmp_path: Path, as_text: bool) 
     expected = read_log(written(tmp_path, events), format="openrtb", spec=SPEC)
     assert expected["country"].tolist() == ["DEU"] * 5
     pd.testing.assert_frame_equal(read_log(tmp_path / "log", format="parquet"), expected)
+
+
+def test_avro_is_read_as_json_is(tmp_path: Path) -> None:
+    """Requests as text, absent keys as null; a damaged file is refused."""
+    fields = [("type", "string"), ("auction_id", "string"), ("timestamp_ms", "long"), ("bid_cpm", "double"),
+              ("currency", "string"), ("request", "string"), ("price_cpm", "double")]  # fmt: skip
+    schema = {
+        "type": "record", "name": "event",
+        "fields": [{"name": name, "type": ["null", kind], "default": None} for name, kind in fields],
+    }  # fmt: skip
+    request = {"at": 1, "imp": [{}], "device": {"geo": {"country": "DEU"}}}
+    events = [at("bid", f"a{i}", i, request=request) for i in range(9)] + [at("win", "a3", 4, price_cpm=2.0)]
+    records = [
+        {**event, "request": json.dumps(request) if event["type"] == "bid" else None} for event in events
+    ]
+    with (tmp_path / "events").open("wb") as file:
+        fastavro.writer(file, fastavro.parse_schema(schema), records, codec="deflate")
+    join_events(tmp_path / "events", tmp_path / "log", spec=SPEC)
+    expected = read_log(written(tmp_path, events), format="openrtb", spec=SPEC)
+    pd.testing.assert_frame_equal(read_log(tmp_path / "log", format="parquet"), expected)
+    whole = (tmp_path / "events").read_bytes()
+    for damaged in (whole[:-40], whole[:60], whole[:300] + b"x" * 40 + whole[340:]):
+        (tmp_path / "events").write_bytes(damaged)
+        with pytest.raises(DataError, match="read to its end"):
+            join_events(tmp_path / "events", tmp_path / "other", spec=SPEC)
 
 
 FLAT_SPEC = FeatureSpec(

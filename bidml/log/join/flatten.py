@@ -17,13 +17,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bidml.contract import FeatureSpec
-from bidml.errors import BidmlError
+from bidml.errors import BidmlError, ConfigError
 from bidml.log.events import BadEvent, checked_event, parsed_event
 from bidml.log.files import refusing_damage
 from bidml.log.join.staged import OUTCOMES, bid_schema, staged_names
 from bidml.log.openrtb_events import BidCells, Tally, event_lines, outcome_cells, tie_breaker
 
 _ROWS_AT_ONCE: Final = 20_000
+_TIME: Final = "__timestamp_ms"  # no feature's name begins like this
+_TIE: Final = "__tie"
+_AVRO: Final = b"Obj\x01"
 _SMALL_BYTES: Final = 16 << 20  # below, starting processes takes longer than reading
 
 
@@ -79,25 +82,25 @@ def _flatten_or_tell(
 
 def _flatten_file(file: Path, target: Path, defaults: Defaults) -> Flattened:
     tally = Tally()
-    staged = staged_names(defaults.spec)
+    columns = {**staged_names(defaults.spec), _TIME: "timestamp_ms", _TIE: "tie"}
     cells_of_bid = BidCells(defaults.spec, defaults.currency, defaults.auction_type)
-    events = _parquet_events(file, tally) if file.suffix == ".parquet" else _json_events(file, tally)
+    events = _record_events(_records(file), tally) if is_table(file) else _json_events(file, tally)
     with (
-        _Writer(target.with_suffix(".bids.parquet"), bid_schema(defaults.spec)) as bids,
-        _Writer(target.with_suffix(".outcomes.parquet"), OUTCOMES) as outcomes,
+        _Writer(target.with_suffix(".bids.parquet"), bid_schema(defaults.spec), columns) as bids,
+        _Writer(target.with_suffix(".outcomes.parquet"), OUTCOMES, columns) as outcomes,
     ):
         for event, text in events:
             try:
-                keys = {
-                    "auction_id": event["auction_id"],
-                    "timestamp_ms": event["timestamp_ms"],
-                    "tie": int.from_bytes(tie_breaker(event), "big"),
-                }
-                if event["type"] == "bid":
-                    cells = cells_of_bid(event)
-                    bids.add({**{staged.get(name, name): cell for name, cell in cells.items()}, **keys})
+                is_bid = event["type"] == "bid"
+                cells = cells_of_bid(event) if is_bid else outcome_cells(event)
+                cells["auction_id"] = event["auction_id"]
+                cells[_TIME] = event["timestamp_ms"]
+                cells[_TIE] = int.from_bytes(tie_breaker(event), "big")
+                if is_bid:
+                    bids.add(cells)
                 else:
-                    outcomes.add({**outcome_cells(event), **keys, "type": event["type"]})
+                    cells["type"] = event["type"]
+                    outcomes.add(cells)
             except BadEvent as error:
                 tally.bad(str(error), text)
         return Flattened(tally.n_lines, bids.n_rows, outcomes.n_rows, tally.malformed, tally.examples)
@@ -113,57 +116,97 @@ def _json_events(file: Path, tally: Tally) -> Iterator[tuple[dict[str, Any], str
         yield event, text
 
 
-def _parquet_events(file: Path, tally: Tally) -> Iterator[tuple[dict[str, Any], str]]:
+def _record_events(records: Iterator[dict[str, Any]], tally: Tally) -> Iterator[tuple[dict[str, Any], str]]:
     """Rows with a `request` (an object, or its JSON text) as the events they are; a null cell is an absent key."""
-    with refusing_damage(file):
-        for batch in pq.ParquetFile(file).iter_batches(_ROWS_AT_ONCE):
-            for row in batch.to_pylist():
-                tally.n_lines += 1
-                event = {key: cell for key, cell in row.items() if cell is not None and cell == cell}
-                try:
-                    for key in ("request", "line_item"):
-                        if isinstance(event.get(key), str):
-                            event[key] = json.loads(event[key])
-                    yield checked_event(event), str(row)
-                except ValueError as error:  # BadEvent is one
-                    tally.bad(str(error) if isinstance(error, BadEvent) else "not_json", str(row))
+    for record in records:
+        tally.n_lines += 1
+        event = {key: cell for key, cell in record.items() if cell is not None and cell == cell}
+        try:
+            for key in ("request", "line_item"):
+                if isinstance(event.get(key), str):
+                    event[key] = json.loads(event[key])
+            yield checked_event(event), str(record)
+        except ValueError as error:  # BadEvent is one
+            tally.bad(str(error) if isinstance(error, BadEvent) else "not_json", str(record))
+
+
+def is_parquet(file: Path) -> bool:
+    """By its name or its first bytes."""
+    return file.suffix == ".parquet" or _starts(file, b"PAR1")
+
+
+def is_table(file: Path) -> bool:
+    """Parquet or Avro."""
+    return is_parquet(file) or _starts(file, _AVRO)
+
+
+def _starts(file: Path, magic: bytes) -> bool:
+    with refusing_damage(file), file.open("rb") as stream:
+        return stream.read(len(magic)) == magic
+
+
+def _records(file: Path) -> Iterator[dict[str, Any]]:
+    if is_parquet(file):
+        with refusing_damage(file):
+            for batch in pq.ParquetFile(file).iter_batches(_ROWS_AT_ONCE):
+                yield from batch.to_pylist()
+        return
+    try:
+        import fastavro
+    except ImportError:
+        raise ConfigError(
+            "Avro is read by fastavro",
+            value=f"{file}, and it is not installed",
+            remedy="pip install bidml[avro]",
+        ) from None
+    with refusing_damage(file), file.open("rb") as stream:
+        try:
+            for record in fastavro.reader(stream):
+                if not isinstance(record, dict):
+                    raise ValueError(f"a file of {type(record).__name__}, not of records")
+                yield record
+        except (ValueError, IndexError, KeyError, TypeError) as error:  # what fastavro raises on damage
+            raise OSError(f"Avro: {error}") from error
 
 
 class _Writer:
-    """Rows, a batch at a time, into one Parquet file."""
+    """Rows, a batch at a time, into one Parquet file; `names` maps keys of a row to columns, where they differ."""
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
+    def __init__(self, path: Path, schema: pa.Schema, names: Mapping[str, str] | None = None) -> None:
         self.n_rows = 0
         self._schema = schema
         self._writer = pq.ParquetWriter(path, schema, compression="snappy")
-        self._columns: list[list[Any]] = [[] for _ in schema]
+        key_of = {column: key for key, column in (names or {}).items()}
+        self._keys = [key_of.get(column, column) for column in schema.names]
+        self._rows: list[list[Any]] = []
 
     def add(self, cells: Mapping[str, Any]) -> None:
-        for name, column in zip(self._schema.names, self._columns, strict=True):
-            column.append(cells.get(name))
+        get = cells.get
+        self._rows.append([get(key) for key in self._keys])
         self.n_rows += 1
-        if self.n_rows % _ROWS_AT_ONCE == 0:
+        if len(self._rows) == _ROWS_AT_ONCE:
             self._flush()
 
     def _flush(self) -> None:
-        arrays = [
-            pa.array(column if field.type != pa.float64() else map(_as_double, column), field.type)
-            for field, column in zip(self._schema, self._columns, strict=True)
-        ]
+        columns = zip(*self._rows, strict=True)
+        arrays = [_array(cells, field.type) for cells, field in zip(columns, self._schema, strict=True)]
         self._writer.write_batch(pa.record_batch(arrays, schema=self._schema))
-        self._columns = [[] for _ in self._schema]
+        self._rows.clear()
 
     def __enter__(self) -> _Writer:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         try:
-            if kind is None and self._columns[0]:
+            if kind is None and self._rows:
                 self._flush()
         finally:
             self._writer.close()
 
 
-def _as_double(cell: float | None) -> float | None:
-    """JSON integers can be larger than Arrow converts by itself."""
-    return None if cell is None else float(cell)
+def _array(cells: tuple[Any, ...], kind: pa.DataType) -> pa.Array:
+    """JSON integers can be larger than Arrow makes doubles of by itself."""
+    try:
+        return pa.array(cells, kind)
+    except (pa.ArrowInvalid, OverflowError):
+        return pa.array([None if cell is None else float(cell) for cell in cells], kind)

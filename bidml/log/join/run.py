@@ -17,7 +17,7 @@ from bidml.log.events import EVENT_TYPES
 from bidml.log.files import Source, files_of
 from bidml.log.join.bucket import JoinCounts, join_bucket
 from bidml.log.join.engine import engine, parquet, refusing_failures
-from bidml.log.join.flatten import Defaults, Flattened, flatten
+from bidml.log.join.flatten import Defaults, Flattened, flatten, is_parquet
 from bidml.log.join.publish import build_days, publish, staging
 from bidml.log.join.report import DayReport, JoinReport
 from bidml.log.join.rules import JoinRules
@@ -43,11 +43,11 @@ def join_events(
 ) -> JoinReport:
     """Joins raw events (docs/events.md) into `out/day=YYYY-MM-DD/auctions.parquet`, one file a day of bids.
 
-    `events`: a file, a folder or a list; `*.parquet` files are tables, all others JSON Lines, plain or gzip,
-    bzip2 or zstd by content. `spec`, `currency` and `auction_type` are as in `read_log`, and with the default
-    `rules` so are the rows. `memory_limit_mb` is DuckDB's; Python adds about 150 MB, and 200 MB a thread
-    while JSON is read. The report is also written to `out/_join.json`. Days that this run has no bids for are
-    left as they are; the others are replaced, each at once, when all of them are complete.
+    `events`: a file, a folder or a list; Parquet, Avro or JSON Lines (plain, gzip, bzip2, zstd), by content.
+    `spec`, `currency` and `auction_type` are as in `read_log`, and with the default `rules` so are the rows.
+    `memory_limit_mb` is DuckDB's; Python adds about 150 MB, and 200 MB a thread while JSON is read. The
+    report is also written to `out/_join.json`. Days that this run has no bids for are left as they are; the
+    others are replaced, each at once, when all of them are complete.
 
     Raises `DataError` for damaged files, tables of another schema, days without bids, too much that is
     malformed or out of time, and a full disk; `SpecError`; `ConfigError` for unusable options or too little
@@ -78,7 +78,7 @@ class _Join:
             (folder / name).mkdir()
 
     def run(self, files: list[Path], out: Path, memory_limit_mb: int, n_threads: int) -> JoinReport:
-        tables = event_tables([file for file in files if file.suffix == ".parquet"], self._defaults)
+        tables = event_tables([file for file in files if is_parquet(file)], self._defaults)
         flat_tables = [table for table in tables if not table.has_requests]
         with_requests = [file for table in tables if table.has_requests for file in table.files]
         lines = [file for file in files if file.suffix != ".parquet"]
