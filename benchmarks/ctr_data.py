@@ -73,25 +73,8 @@ def open_bandit(campaign: str) -> ClickLog:
     return ClickLog(f"Open Bandit {campaign}", 0, train, test, infer_spec(log, names), True, ("position",))
 
 
-def ipinyou_2259() -> ClickLog:
-    """Every auction of the published split with its click, won or not by the simulated bids."""
-    columns = {"clicked": "click", "true_market_price_cpm": "market_price", "ip": "IP"}
-    parts = [
-        read_log(
-            DATA / f"ipinyou_2259_censored_{part}.parquet",
-            format="parquet",
-            columns=columns,
-            currency="CNY",
-            auction_type=2,
-            price_unit="centi_cpm",
-        ).drop(columns=["bid"])
-        for part in ("train", "test")
-    ]
-    return ClickLog("iPinYou 2259", 0, parts[0], parts[1], infer_spec(parts[0]), False, ("adexchange",))
-
-
 def ipinyou_2997(seed: int) -> ClickLog:
-    """Mobile in-app impressions, unordered, 50 clicks."""
+    """Mobile in-app impressions, unordered, 50 clicks. (The test part of iPinYou 2259 has none: it cannot judge.)"""
     log = read_log(
         DATA / "ipinyou_2997_mobile_features_price_click.parquet",
         format="parquet",
@@ -112,7 +95,6 @@ def click_logs(*, quick: bool, n_rows: int | None = None, seeds: int | None = No
         yield kdd_cup(seed)
     yield open_bandit("all")
     yield open_bandit("men")
-    yield ipinyou_2259()
     for seed in range(n_seeds):
         yield ipinyou_2997(seed)
     for base_ctr in (0.01, 0.001):

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from bidml.blueprint import Calibration, CtrBlueprint, Head, Lookup
 from bidml.contract import FeatureKind, FeatureSpec
 from bidml.errors import ConfigError, DataError
-from bidml.features import Doubles, RawColumns, raw_columns
+from bidml.features import Doubles, RawColumns, encode, raw_columns
 from bidml.fit.boosting import Rows, boost, log_odds_of, preset_of
 from bidml.fit.calibration import (
     calibrated,
@@ -24,6 +24,7 @@ from bidml.fit.calibration import (
     fit_segment_offsets,
 )
 from bidml.fit.encoding import Categories, Earlier, OtherFolds, Visibility, lookup_values
+from bidml.fit.ftrl import fit_ftrl
 from bidml.fit.labels import checked_outcomes, checked_weights, find_leaks, warn_of_leaks
 from bidml.fit.tree_inputs import TreeInputs
 from bidml.lightgbm_trees import head_of_booster
@@ -36,6 +37,9 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Parameters
     ----------
     spec: the raw features; `X` has a column for each (`features.raw_columns` says what cells may be).
+    base: what the trees start from. "linear": logistic regression on the categories by FTRL, in time order, whose
+        weights become terms of the head; "none": the base rate; "auto": linear where there is time, because its scores
+        of shuffled rows are poorer than the effects the trees see.
     preset: "latency" (at most 300 trees of depth 5) or "accuracy" (at most 1,500 trees of 63 leaves).
     calibration: "beta", "platt" or "none".
     segments: categories that get an offset of their own, shrunk by the evidence, on top of the trees.
@@ -50,16 +54,18 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Attributes
     ----------
-    booster_, inputs_, base_log_odds_, offsets_ (tuple of `Lookup`), calibration_: the model, in the order it is added.
+    booster_, columns_, intercept_, terms_ (tuple of `Lookup`: linear base, then segments), calibration_: the model.
     held_out_: `n_rows`, `events`, and of the calibrated model `log_loss`, `normalized_entropy`, `auc` on the held-out
         rows; `uncalibrated_ratio`: Σp / Σy there before calibration.
-    dictionaries_: category → keys kept, rows pooled. leaks_: feature → AUC by itself, where alarming (a `LeakWarning`).
+    dictionaries_: category → (keys kept, training rows pooled).
+    leaks_: feature → AUC by itself, where that is alarming (a `LeakWarning`).
     """
 
     def __init__(
         self,
         spec: FeatureSpec,
         *,
+        base: str = "auto",
         preset: str = "latency",
         calibration: str = "beta",
         segments: Sequence[str] = (),
@@ -74,6 +80,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         n_jobs: int = 2,
     ) -> None:
         self.spec = spec
+        self.base = base
         self.preset = preset
         self.calibration = calibration
         self.segments = segments
@@ -119,7 +126,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         pool of rare ones, missing numbers are NaN."""
         check_is_fitted(self, "calibration_")
         raw = raw_columns(X, self.spec)
-        return calibrated(self.calibration_, self._margin(raw, self.inputs_.of(raw)))
+        return calibrated(self.calibration_, self._margin(raw))
 
     def predict_proba(self, X: pd.DataFrame) -> Doubles:
         """(n, 2): P(no click), P(click)."""
@@ -135,11 +142,9 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """The model as numbers, exactly. Raises `CertificateError` if the trees differ from LightGBM's in any bit."""
         check_is_fitted(self, "calibration_")
         if self.booster_.num_trees():
-            head = head_of_booster(
-                self.booster_, self.inputs_.columns, terms=self.offsets_, intercept=self.base_log_odds_
-            )
+            head = head_of_booster(self.booster_, self.columns_, terms=self.terms_, intercept=self.intercept_)
         else:
-            head = Head((), None, terms=self.offsets_, intercept=self.base_log_odds_)
+            head = Head((), None, terms=self.terms_, intercept=self.intercept_)
         return CtrBlueprint(head, self.calibration_)
 
     def _fit(
@@ -148,7 +153,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         n_rows = len(y)
         rng = np.random.default_rng(self.random_state)
         rate = float(np.average(y, weights=weight))
-        base = log(rate) - log(1.0 - rate)
+        intercept = log(rate) - log(1.0 - rate)
         visibility: Visibility = OtherFolds.random(n_rows, rng=rng) if time is None else Earlier(time)
         inputs = TreeInputs.learn(
             raw,
@@ -163,7 +168,13 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         )
         leaks = find_leaks([column.feature for column in inputs.columns], inputs.training, y, rng=rng)
         fit_rows, held_out = _split(n_rows, time, self.held_out_share, rng)
-        rows = Rows(inputs.training, y, np.full(n_rows, base), weight)
+        terms: tuple[Lookup, ...] = ()
+        margin = np.full(n_rows, intercept)
+        if self.base == "linear" or (self.base == "auto" and time is not None):
+            categories = [inputs.categories[feature.name] for feature in self.spec.categories()]
+            linear = fit_ftrl(categories, y, base_log_odds=intercept, weight=weight, time=time, rng=rng)
+            intercept, terms, margin = linear.intercept, linear.terms, linear.progressive
+        rows = Rows(inputs.training, y, margin, weight)
         boosted = boost(
             rows,
             fit_rows,
@@ -175,16 +186,16 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             n_jobs=self.n_jobs,
         )
         self.booster_ = boosted.final
-        self.inputs_ = TreeInputs(inputs.columns, np.empty((0, len(inputs.columns))), inputs.dictionaries)
-        self.base_log_odds_ = base
-        margin = base + log_odds_of(boosted.stopped, inputs.training[held_out], n_jobs=self.n_jobs)
+        self.columns_, self.intercept_, self.terms_ = inputs.columns, intercept, terms
         self._calibrate(
             {name: cells[held_out] for name, cells in raw.items()},
-            margin,
+            margin[held_out] + log_odds_of(boosted.stopped, inputs.training[held_out], n_jobs=self.n_jobs),
             y[held_out],
             None if weight is None else weight[held_out],
         )
-        self.dictionaries_ = inputs.dictionaries
+        self.dictionaries_ = {
+            name: (len(found.keys), found.n_pooled_rows) for name, found in inputs.categories.items()
+        }
         self.leaks_ = leaks
         self.classes_ = np.array([0, 1])
         self.feature_names_in_ = np.array(self.spec.names, dtype=object)
@@ -195,28 +206,30 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """On held-out rows: the map, then the segments' offsets before it, then the map once more for both."""
         method = calibration_method(self.calibration)
         uncalibrated = margin
-        self.offsets_: tuple[Lookup, ...] = ()
         found = fit_calibration(margin, y, method=method, sample_weight=weight)
         for name in self.segments:
             categories = Categories.of(name, raw[name], max_keys=self.max_keys, min_count=self.min_count)
             offsets = fit_segment_offsets(categories, margin, y, calibration=found, sample_weight=weight)
-            self.offsets_ = (*self.offsets_, offsets)
+            self.terms_ = (*self.terms_, offsets)
             margin = margin + lookup_values(offsets, raw[name])
             found = fit_calibration(margin, y, method=method, sample_weight=weight)
         self.held_out_ = _held_out_metrics(y, weight, uncalibrated, calibrated(found, margin))
         shift = found.shift + log(self.negative_sampling_rate)
         self.calibration_ = Calibration(found.positive, found.negative, shift)
 
-    def _margin(self, raw: RawColumns, matrix: Doubles) -> Doubles:
-        """Trees + intercept + offsets, added in the artifact's order; (n,)."""
-        margin = log_odds_of(self.booster_, matrix, n_jobs=self.n_jobs) + self.base_log_odds_
-        for offsets in self.offsets_:
-            margin = margin + lookup_values(offsets, raw[offsets.feature])
+    def _margin(self, raw: RawColumns) -> Doubles:
+        """Trees + intercept + terms, added in the artifact's order; (n,)."""
+        matrix = encode(raw, Head(self.columns_, None))
+        margin = log_odds_of(self.booster_, matrix, n_jobs=self.n_jobs) + self.intercept_
+        for term in self.terms_:
+            margin = margin + lookup_values(term, raw[term.feature])
         return margin
 
     def _check_parameters(self) -> None:
         preset_of(self.preset)
         calibration_method(self.calibration)
+        if self.base not in ("auto", "linear", "none"):
+            raise ConfigError("a base is auto, linear or none", value=self.base, remedy="correct base")
         if not 0.0 < self.negative_sampling_rate <= 1.0:
             raise ConfigError(
                 "a sampling rate is above 0 and at most 1",

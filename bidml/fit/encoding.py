@@ -80,6 +80,11 @@ class Categories:
         """The keys and the pool."""
         return len(self.keys) + 1
 
+    @property
+    def n_pooled_rows(self) -> int:
+        """Rows whose text was rare, beyond the bound, or unmatchable."""
+        return int((self.codes == len(self.keys)).sum())
+
     def sums(self, quantity: Doubles) -> Doubles:
         """Σ `quantity` (n_rows,) over the rows of each code; (n_codes,)."""
         return np.bincount(self.codes, weights=quantity, minlength=self.n_codes).astype(np.float64)

@@ -24,22 +24,15 @@ from bidml.fit.encoding import (
 FEW_KEYS: Final = 16  # up to here trees sort categories out by themselves, and a rank is all they need
 
 
-@dataclass(frozen=True, slots=True)
-class Dictionary:
-    """What became of a category: keys kept, and training rows whose text was pooled as rare or unmatchable."""
-
-    n_keys: int
-    n_pooled_rows: int
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class TreeInputs:
     """`columns` as the artifact computes them; `training` (n_rows, n_columns), column by column in memory: their values
-    for the rows they were learnt from, none of which has seen its own outcome. `dictionaries`: by category."""
+    for the rows they were learnt from, none of which has seen its own outcome. `categories`: the coded
+    columns by name."""
 
     columns: tuple[Column, ...]
     training: Doubles
-    dictionaries: Mapping[str, Dictionary]
+    categories: Mapping[str, Categories]
 
     @classmethod
     def learn(
@@ -76,7 +69,7 @@ class TreeInputs:
         training = np.empty((len(y), len(columns)), order="F")
         for i, column in enumerate(values):
             training[:, i] = column
-        return cls(tuple(columns), training, learner.dictionaries)
+        return cls(tuple(columns), training, learner.categories)
 
     def of(self, raw: RawColumns) -> Doubles:
         """The values of other rows, (n_rows, n_columns), as the bidder would compute them."""
@@ -100,17 +93,15 @@ class _Learner:
         self._expected, self._parents = expected, parents
         self._max_keys, self._min_count = max_keys, min_count
         self._done: dict[str, tuple[FittedColumn, ...]] = {}
-        self.dictionaries: dict[str, Dictionary] = {}
+        self.categories: dict[str, Categories] = {}
         _check_parents(spec, parents)
 
     def columns_of(self, name: str) -> tuple[FittedColumn, ...]:
         """Effect and count, or effect and rank of few; of a constant the rank, as its running mean tells the time."""
         if name not in self._done:
-            categories = Categories.of(
+            categories = self.categories[name] = Categories.of(
                 name, self._raw[name], max_keys=self._max_keys, min_count=self._min_count
             )
-            pooled = int((categories.codes == len(categories.keys)).sum())
-            self.dictionaries[name] = Dictionary(len(categories.keys), pooled)
             if (categories.codes == categories.codes[0]).all():
                 self._done[name] = (rank_column(categories),)
             else:

@@ -305,7 +305,7 @@ def test_values_that_never_repeat_are_pooled() -> None:
     )
     y = rng.random(n) < np.where(X["hour"] < 12, 0.02, 0.01)
     model = ClickModel(spec, parameters={"n_trees": 10, "learning_rate": 0.3}).fit(X, y)
-    assert model.dictionaries_["user"].n_pooled_rows == n
+    assert model.dictionaries_["user"] == (1, n)
     assert auc(y, model.predict_log_odds(X)) > 0.55
 
 
@@ -363,6 +363,7 @@ def test_bad_data_is_refused_by_its_rule(train: pd.DataFrame, change: Any, error
     "options",
     [
         {"preset": "fast"},
+        {"base": "quadratic"},
         {"calibration": "spline"},
         {"negative_sampling_rate": 0.0},
         {"held_out_share": 1.0},
