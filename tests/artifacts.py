@@ -19,7 +19,7 @@ from bidml.blueprint import (
     Trees,
     WinBlueprint,
 )
-from bidml.contract import AuctionType, Feature, FeatureKind, FeatureSpec
+from bidml.contract import UNMATCHABLE, AuctionType, Feature, FeatureKind, FeatureSpec
 
 NAN = float("nan")
 INF = float("inf")
@@ -121,7 +121,7 @@ def complete_blueprint() -> Blueprint:
 COUNTRIES_TERM = Lookup("country", ("DEU",), array("d", [0.5]), 0.0)
 
 _doubles = st.floats(-50.0, 50.0) | st.sampled_from([0.0, -0.0, 5e-324, -1e-35, 1.5])
-_texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=6)
+_texts = st.text(st.characters(exclude_categories=("Cs",), exclude_characters=UNMATCHABLE), max_size=6)
 
 
 @st.composite

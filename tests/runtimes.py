@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -72,7 +73,7 @@ def lowest_python() -> str:
 
 
 _PROGRAM = """
-import sys, numpy as np, onnxruntime
+import json, sys, numpy as np, onnxruntime
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = options.inter_op_num_threads = 1
 for i in range(int(sys.argv[2])):
@@ -81,7 +82,8 @@ for i in range(int(sys.argv[2])):
         if name == "output names":
             names = column.tolist()
         else:
-            feeds[name] = column.astype(object) if column.dtype.kind == "U" else column
+            text = column.dtype.kind == "U"
+            feeds[name] = np.array(json.loads(str(column)), object).reshape(-1, 1) if text else column
     session = onnxruntime.InferenceSession(f"{sys.argv[1]}/{i}.onnx", options, providers=["CPUExecutionProvider"])
     np.savez(f"{sys.argv[1]}/{i}.out.npz", **dict(zip(names, session.run(names, feeds))))
 print(onnxruntime.__version__)
@@ -96,8 +98,8 @@ def run_lowest_onnxruntime(
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
         for i, (data, columns, names) in enumerate(cases):
-            feeds = {
-                name: cells.astype(np.str_) if cells.dtype == object else cells
+            feeds = {  # NumPy's own texts lose a NUL at their end
+                name: np.array(json.dumps(cells.ravel().tolist())) if cells.dtype == object else cells
                 for name, cells in feeds_of(columns).items()
             }
             (folder / f"{i}.onnx").write_bytes(with_margins(data))
