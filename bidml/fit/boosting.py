@@ -49,11 +49,11 @@ _COMMON: Final[Mapping[str, Any]] = {
     "max_bin": 255,  # at most 254 thresholds: one byte per feature in the engine
     "verbose": -1,
 }
-# In units of Hessian, which is expected events where these are rare: a leaf on fewer says nothing.
+# In units of Hessian, which is expected events where these are rare: a leaf on fewer says nothing. Few events in all
+# mean no tree at all.
 _EVENTS_PER_LEAF: Final = 8.0
 _EVENTS_OF_PRIOR: Final = 10.0
 _TREES_OF_REFIT: Final = 1.1
-_SHARE_PER_LEAF: Final = 0.02  # of all events, where there are few
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,13 +88,12 @@ def boost(
 ) -> Boosted:
     """Boosters by `preset`, with LightGBM's `parameters` over it; without `refit` both are the stopped one."""
     shape = _SHAPES[preset_of(preset)]
-    p = 1.0 / (1.0 + np.exp(-rows.margin))
-    events = float(np.sum(p * (1.0 - p) * (1.0 if rows.weight is None else rows.weight)))
+    weight_of_event = _weight_of_event(rows)
     options: dict[str, Any] = {
         **_COMMON,
         **shape.parameters,
-        "min_sum_hessian_in_leaf": min(_EVENTS_PER_LEAF, _SHARE_PER_LEAF * events),
-        "lambda_l2": min(_EVENTS_OF_PRIOR, _SHARE_PER_LEAF * events),
+        "min_sum_hessian_in_leaf": _EVENTS_PER_LEAF * weight_of_event,
+        "lambda_l2": _EVENTS_OF_PRIOR * weight_of_event,
         "seed": int(random_state),
         "num_threads": int(n_jobs),
         **(parameters or {}),
@@ -125,6 +124,14 @@ def log_odds_of(booster: lgb.Booster, matrix: Doubles, *, n_jobs: int) -> Double
     if not booster.num_trees() or not len(matrix):
         return np.zeros(len(matrix))
     return np.asarray(booster.predict(matrix, raw_score=True, num_threads=n_jobs), dtype=np.float64)
+
+
+def _weight_of_event(rows: Rows) -> float:
+    """What an event weighs: Σ w² y / Σ w y, so that scaling all weights changes nothing."""
+    if rows.weight is None:
+        return 1.0
+    by_event = rows.weight * rows.y
+    return float((rows.weight * by_event).sum() / by_event.sum())
 
 
 def preset_of(preset: Preset | str) -> Preset:

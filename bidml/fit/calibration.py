@@ -1,9 +1,10 @@
 """Maps of log-odds to log-odds that make predictions mean what they say, in exactly the form the artifact computes.
 
 `s ↦ a ln σ(s) − b ln σ(−s) + c` with a, b ≥ 0: beta calibration (Kull, Silva Filho & Flach 2017); a = b is Platt's
-affine map. Both are fitted by penalised maximum likelihood on held-out rows, to the bottom (the problem is convex):
-a − 1 and b − a are shrunk to 0 with standard deviation 1/2 and 1, c to 0 with 1, so that ten clicks cannot turn the
-model round and no clicks at all leave it finite. With a thousand clicks the penalty no longer shows.
+affine map. Both are fitted by penalised maximum likelihood on held-out rows, to the bottom (the problem is convex).
+The penalty says what one expects of a model before seeing: its level, the change at the mean log-odds, is off by 0.2
+(worth 25 clicks), its steepness a by 1/4, and b differs from a by 1/2. So ten clicks cannot turn a model round, no
+clicks at all leave it finite, and with a thousand the penalty hardly shows.
 
 Segment offsets are added *before* the map, as category weights of the head: `σ(map(s + δ_segment))`. For Platt's map
 that is an offset behind it, divided by a; for the beta map it is a parametrisation of its own, fitted as such.
@@ -22,9 +23,9 @@ from bidml.blueprint import Calibration, Lookup
 from bidml.errors import ConfigError, DataError
 from bidml.fit.encoding import Categories, Doubles, empirical_shrinkage
 
-_SD_OF_STEEPNESS: Final = 0.5
-_SD_OF_ASYMMETRY: Final = 1.0
-_SD_OF_SHIFT: Final = 1.0
+_SD_OF_LEVEL: Final = 0.2
+_SD_OF_STEEPNESS: Final = 0.25
+_SD_OF_ASYMMETRY: Final = 0.5
 _NEWTON_STEPS: Final = 60
 _OFFSET_STEPS: Final = 6
 _LARGEST_OFFSET_STEP: Final = 1.0
@@ -51,18 +52,20 @@ def fit_calibration(
     s, outcome, weight = _checked(log_odds, y, sample_weight)
     if method is CalibrationMethod.NONE:
         return Calibration()
-    # η = a u + (b − a) v + c for the beta map; Platt's has b = a
-    u, v = s, np.logaddexp(0.0, s)
-    design = np.column_stack((np.ones_like(s), u, v))
-    prior = np.array([_SD_OF_SHIFT, _SD_OF_STEEPNESS, _SD_OF_ASYMMETRY]) ** -2.0
+    # η = level + s̄ + a (s − s̄) + (b − a)(v − v̄), v = −ln σ(−s); Platt's has b = a
+    v = np.logaddexp(0.0, s)
+    mean_s, mean_v = float(np.average(s, weights=weight)), float(np.average(v, weights=weight))
+    design = np.column_stack((np.ones_like(s), s - mean_s, v - mean_v))
+    prior = np.array([_SD_OF_LEVEL, _SD_OF_STEEPNESS, _SD_OF_ASYMMETRY]) ** -2.0
     best: tuple[float, Doubles] | None = None
     for basis in _faces(method):
-        loss, theta = _newton(design, outcome, weight, prior, basis)
-        shift, a, difference = theta
+        loss, theta = _newton(design, mean_s, outcome, weight, prior, basis)
+        _, a, difference = theta
         if a >= 0.0 and a + difference >= 0.0 and (best is None or loss < best[0]):
             best = loss, theta
     assert best is not None, "the last face holds only feasible points"
-    shift, a, difference = (float(x) for x in best[1])
+    level, a, difference = (float(x) for x in best[1])
+    shift = level + (1.0 - a) * mean_s - difference * mean_v
     return Calibration(positive=a, negative=a + difference, shift=shift)
 
 
@@ -121,7 +124,7 @@ def calibration_method(method: CalibrationMethod | str) -> CalibrationMethod:
 
 
 def _faces(method: CalibrationMethod) -> list[Doubles]:
-    """Bases, (3, k), of (c, a, b − a): the inside of the feasible cone, then its faces a = 0, b = 0, both."""
+    """Bases, (3, k), of (level, a, b − a): the inside of the feasible cone, then its faces a = 0, b = 0, both."""
     c, a_and_b, b = [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]
     only_a = [0.0, 1.0, -1.0]
     if method is CalibrationMethod.PLATT:
@@ -130,20 +133,20 @@ def _faces(method: CalibrationMethod) -> list[Doubles]:
 
 
 def _newton(
-    design: Doubles, y: Doubles, weight: Doubles, prior: Doubles, basis: Doubles
+    design: Doubles, offset: float, y: Doubles, weight: Doubles, prior: Doubles, basis: Doubles
 ) -> tuple[float, Doubles]:
-    """The least penalised log loss over θ = basis·x, from the identity's projection; (loss, θ)."""
+    """The least penalised log loss of η = offset + design·θ over θ = basis·x, from the identity's projection."""
     identity = np.array([0.0, 1.0, 0.0])
     reduced = design @ basis
     x = np.linalg.lstsq(basis, identity, rcond=None)[0]
 
     def loss_at(x: Doubles) -> float:
-        eta, off = reduced @ x, basis @ x - identity
+        eta, off = offset + reduced @ x, basis @ x - identity
         return float((weight * (np.logaddexp(0.0, eta) - y * eta)).sum() + 0.5 * (prior * off**2).sum())
 
     loss = loss_at(x)
     for _ in range(_NEWTON_STEPS):
-        p = _sigmoid(reduced @ x)
+        p = _sigmoid(offset + reduced @ x)
         gradient = reduced.T @ (weight * (p - y)) + basis.T @ (prior * (basis @ x - identity))
         curvature = (reduced * (weight * p * (1.0 - p))[:, None]).T @ reduced + (basis.T * prior) @ basis
         step = np.linalg.solve(curvature, gradient)

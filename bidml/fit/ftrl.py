@@ -25,7 +25,7 @@ import numpy.typing as npt
 from bidml.blueprint import Lookup
 from bidml.fit.encoding import Categories, Doubles
 
-ALPHAS: Final = (0.05, 0.15, 0.5)
+ALPHAS: Final = (0.01, 0.05, 0.15, 0.5)
 _BETA: Final = 1.0
 _SMALLEST_BATCH: Final = 16
 _LARGEST_BATCH: Final = 4_096

@@ -57,19 +57,17 @@ class TreeInputs:
             raw, spec, y, visibility, expected, weight, dict(parents or {}), max_keys, min_count
         )
         columns: list[Column] = []
-        values: list[Doubles] = []
+        training = np.empty((len(y), 2 * len(spec.features)), order="F")
         for feature in spec.features:
             if feature.kind is FeatureKind.NUMBER:
+                training[:, len(columns)] = raw[feature.name]
                 columns.append(Column(feature.name))
-                values.append(raw[feature.name])
             else:
                 for fitted in learner.columns_of(feature.name):
+                    training[:, len(columns)] = fitted.values
                     columns.append(Column(feature.name, fitted.lookup))
-                    values.append(fitted.values)
-        training = np.empty((len(y), len(columns)), order="F")
-        for i, column in enumerate(values):
-            training[:, i] = column
-        return cls(tuple(columns), training, learner.categories)
+                learner.forget(feature.name)
+        return cls(tuple(columns), training[:, : len(columns)], learner.categories)
 
     def of(self, raw: RawColumns) -> Doubles:
         """The values of other rows, (n_rows, n_columns), as the bidder would compute them."""
@@ -110,6 +108,11 @@ class _Learner:
                 few = len(categories.keys) <= FEW_KEYS
                 self._done[name] = (effect, rank_column(categories)) if few else (effect, count)
         return self._done[name]
+
+    def forget(self, name: str) -> None:
+        """Values that no child will ask for are gigabytes."""
+        if name not in self._parents.values():
+            del self._done[name]
 
     def _expected_of(self, name: str) -> Doubles:
         """The rate that the ancestors of a category lead one to expect."""

@@ -74,7 +74,8 @@ def test_the_optimum_is_scipys(method: str) -> None:
     def objective(theta: Any) -> float:
         a, b, c = (theta[0], theta[0], theta[1]) if method == "platt" else theta
         loss = log_loss_from_log_odds(y, calibrated(Calibration(a, b, c), s)) * len(s)
-        return loss + 0.5 * (((a - 1.0) / 0.5) ** 2 + (b - a) ** 2 + c**2)
+        level = c + (a - 1.0) * s.mean() + (b - a) * np.logaddexp(0.0, s).mean()
+        return loss + 0.5 * (((a - 1.0) / 0.25) ** 2 + ((b - a) / 0.5) ** 2 + (level / 0.2) ** 2)
 
     start, low = ([1.0, 0.0], [(0, None), (None, None)]) if method == "platt" else (
         [1.0, 1.0, 0.0], [(0, None), (0, None), (None, None)]
@@ -103,18 +104,21 @@ def test_a_distortion_of_its_form_is_undone(a: float, b: float, c: float) -> Non
 
 
 def test_tiny_probabilities_are_moved_exactly() -> None:
-    """A base rate of 1e-8, over-predicted fourfold, seen through weights: the shift is −ln 4."""
-    s = np.full(2_000, np.log(4e-8))
-    y = np.r_[np.ones(1_000), np.zeros(1_000)]
+    """A base rate of 1e-8, over-predicted fourfold, seen through weights: the level falls by ln 4."""
+    s = np.full(200_000, np.log(4e-8))
+    y = np.r_[np.ones(100_000), np.zeros(100_000)]
     weight = np.where(y == 1.0, 1.0, 1e8)
     found = fit_calibration(s, y, method="platt", sample_weight=weight)
     assert calibrated(found, s[:1])[0] == pytest.approx(np.log(1e-8), abs=5e-3)
 
 
 def test_without_clicks_the_scores_fall_and_stay_finite() -> None:
+    """180 clicks expected and none seen takes the level down by 1 and more; half a click expected, by nothing."""
     s = np.full(10_000, -4.0)
-    found = calibrated(fit_calibration(s, np.zeros(10_000)), s[:1])[0]
-    assert -14.0 < found < -5.0
+    assert -14.0 < calibrated(fit_calibration(s, np.zeros(10_000)), s[:1])[0] < -5.0
+    s = np.linspace(-13.0, -7.0, 1_000)
+    few = calibrated(fit_calibration(s, np.zeros(1_000)), s)
+    assert np.abs(few - s).max() < 0.1
 
 
 @pytest.mark.parametrize(
