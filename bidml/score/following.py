@@ -5,7 +5,7 @@ and all line items are made again for it. Then one reference is swapped. A call 
 nothing else, so it sees exactly one version; the hot path takes no lock. What is refused is refused once and counted,
 and the version in service stays. The old version is freed when its last call ends.
 
-Costs: `bid` is the scorer's one C call behind one Python call (about 0.12 µs more, a sixth); a caller who cannot spare that
+Costs: `bid` is the scorer's one C call behind one Python call (about 0.12 µs more, a sixth); who cannot spare that
 takes `version = following.version` once per request and calls `version.bid(request, version.lines[line.key])`. A swap
 makes each line item again, about 30 µs each, while `line_item` and pacing wait; calls do not.
 

@@ -14,7 +14,6 @@ from bidml.fit.censored import CensoredLikelihood, global_curve
 from bidml.fit.identifiability import Identifiability, identifiability
 from bidml.pricing import WinCurve
 
-
 SPEC = FeatureSpec((Feature("x", FeatureKind.NUMBER, "ext.x"),))
 
 
