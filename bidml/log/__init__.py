@@ -1,7 +1,7 @@
 """Auction logs: one table, checked, from iPinYou files, Parquet, CSV or OpenRTB events."""
 
 from bidml.log.inference import infer_spec
-from bidml.log.join import JoinReport, JoinRules, join_events
+from bidml.log.join import JoinReport, JoinRules, join_events, read_sample, stream_log
 from bidml.log.mapping import PriceUnit, TimeUnit, settled
 from bidml.log.quarantine import QuarantineReport, ReadingReport, reading_report
 from bidml.log.read import LogFormat, read_log
@@ -27,8 +27,10 @@ __all__ = [
     "markdown_table",
     "price_loss",
     "read_log",
+    "read_sample",
     "reading_report",
     "settled",
+    "stream_log",
     "validate",
     "write_log",
 ]

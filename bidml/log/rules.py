@@ -147,6 +147,9 @@ _CONTENT: Final = (
          "the job weights rows by it", need=Need.OFF_POLICY),
     Rule("propensity_not_positive", ("propensity",), lambda log, limits: log["propensity"] <= 0.0,
          "what the policy never does was not logged by it"),
+    Rule("sampling_rate_not_a_share", ("sampling_rate",),
+         lambda log, limits: (log["sampling_rate"] <= 0.0) | (log["sampling_rate"] > 1.0),
+         "a row stands for at least itself"),
 )  # fmt: skip
 
 DUPLICATED_ID: Final = Rule(

@@ -95,6 +95,8 @@ COLUMNS: Final[tuple[LogColumn, ...]] = (
     LogColumn("value_per_click", ColumnType.NUMBER, "currency / click", True, "worth of a click to us"),
     LogColumn("propensity", ColumnType.NUMBER, "1 / ln(CPM)", True,
               "density of the logged ln bid under the logging policy; null: the bid was not randomised"),
+    LogColumn("sampling_rate", ColumnType.NUMBER, "share", True,
+              "the share of such rows that a sample of the log kept; null: all of them"),
 )  # fmt: skip
 COLUMN: Final[Mapping[str, LogColumn]] = {column.name: column for column in COLUMNS}
 

@@ -52,6 +52,7 @@ SPOILED: dict[str, tuple[int, dict[str, Any]]] = {
     "conversion_time_without_conversion": (14, {"conversion_timestamp": START + pd.Timedelta("1D")}),
     "value_negative": (WON, {"value_per_click": -0.4}),
     "propensity_not_positive": (WON, {"propensity": 0.0}),
+    "sampling_rate_not_a_share": (WON, {"sampling_rate": 1.5}),
     "duplicated_auction_id": (WON, {"auction_id": "a1"}),
 }
 WINDOW = (datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 2, tzinfo=UTC))
@@ -86,6 +87,7 @@ def good_log(n_rows: int = 60) -> pd.DataFrame:
             "conversion_timestamp": (timestamp + pd.Timedelta("1h")).where(converted),
             "value_per_click": 0.4,
             "propensity": 1.5,
+            "sampling_rate": 1.0,
             "true_market_price_cpm": bid * 0.9,
             "city": "c" + (i % 5).astype(str),
             "depth": i % 3,

@@ -3,5 +3,6 @@
 from bidml.log.join.report import DayReport, JoinReport
 from bidml.log.join.rules import JoinRules
 from bidml.log.join.run import join_events
+from bidml.log.join.stream import read_sample, stream_log
 
-__all__ = ["DayReport", "JoinReport", "JoinRules", "join_events"]
+__all__ = ["DayReport", "JoinReport", "JoinRules", "join_events", "read_sample", "stream_log"]

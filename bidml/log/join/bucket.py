@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from bidml.log.join.engine import copy
 from bidml.log.join.rules import NOTICES, JoinRules
 from bidml.log.join.shuffle import Buckets
-from bidml.log.join.staged import feature_columns, listed, literal, quoted
-from bidml.log.schema import COLUMN, MONEY
+from bidml.log.join.staged import JOINED_COLUMNS, feature_columns, listed, literal, quoted
+from bidml.log.schema import MONEY
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -269,7 +269,7 @@ def _log_columns(bids: Buckets, rules: JoinRules) -> str:
     }
     if rules.currency is not None:
         special |= {name: f"{name} * rate" for name in MONEY} | {"currency": literal(rules.currency)}
-    columns = [f"{special.get(name, quoted(name))} AS {quoted(name)}" for name in COLUMN]
+    columns = [f"{special.get(name, quoted(name))} AS {quoted(name)}" for name in JOINED_COLUMNS]
     return ", ".join([*columns, *map(quoted, feature_columns(bids.schema))])
 
 

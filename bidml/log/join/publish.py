@@ -19,7 +19,7 @@ from bidml.log.join.bucket import ORDER_COLUMN
 from bidml.log.join.engine import copy, parquet
 from bidml.log.join.report import DayReport, JoinReport
 from bidml.log.join.rules import JoinRules
-from bidml.log.join.staged import literal, quoted, staged_names
+from bidml.log.join.staged import JOINED_COLUMNS, literal, quoted, staged_names
 from bidml.log.schema import COLUMN
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 METADATA_KEY: Final = "bidml.join"
 REPORT_NAME: Final = "_join.json"
-_FILE_NAME: Final = "auctions.parquet"
+FILE_NAME: Final = "auctions.parquet"
 _MOST_DAYS: Final = 400
 _ROW_GROUP: Final = 122_880
 
@@ -73,7 +73,7 @@ def build_days(
             remedy="set days to leave out bids with impossible times",
         )
     staged = staged_names(spec)
-    columns = [quoted(name) for name in COLUMN]
+    columns = [quoted(name) for name in JOINED_COLUMNS]
     columns += [f"{quoted(staged[name])} AS {quoted(name)}" for name in staged if name not in COLUMN]
     connection.execute("SET preserve_insertion_order = true")
     return tuple(_build_day(connection, number, joined, built, columns, rules) for number in numbers)
@@ -86,7 +86,7 @@ def publish(out: Path, built: Path, report: JoinReport) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         source = built / f"{day.day}.parquet"
         _to_disk(source)
-        os.replace(source, folder / _FILE_NAME)
+        os.replace(source, folder / FILE_NAME)
         _to_disk(folder)
     write_atomically(out / REPORT_NAME, json.dumps(report.to_json(), indent=1, ensure_ascii=False).encode())
 

@@ -42,6 +42,8 @@ _BIDS: Final = pa.schema(
     ]
 )
 
+JOINED_COLUMNS: Final = tuple(name for name in COLUMN if name != "sampling_rate")
+
 
 def bid_schema(spec: FeatureSpec | None) -> pa.Schema:
     """The staged bids, the features of `spec` last, under the names of `staged_names`.
