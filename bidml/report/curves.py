@@ -50,4 +50,5 @@ def wilson_interval(observed: Doubles, n: npt.NDArray[Any]) -> tuple[Doubles, Do
     z2 = _Z95**2
     centre = (observed + z2 / (2.0 * n)) / (1.0 + z2 / n)
     half = _Z95 * np.sqrt(observed * (1.0 - observed) / n + z2 / (4.0 * n * n)) / (1.0 + z2 / n)
-    return np.maximum(centre - half, 0.0), np.minimum(centre + half, 1.0)
+    # it holds what was observed; at 0 and 1 its end is just that, which rounding would miss
+    return np.clip(centre - half, 0.0, observed), np.clip(centre + half, observed, 1.0)

@@ -94,11 +94,11 @@ def train(
         data = prepare(config)
     with stages("extract features"):
         test_columns = raw_columns(data.test, data.spec)
-    blueprint = _fit(config, data, stages)
+    blueprint = fit_models(config, data, stages)
     with stages("evaluate on held-out auctions"):
-        sample = _sample(test_columns)
+        sample = self_check_sample(test_columns)
         draft = Scorer(parse_artifact(model_bytes(blueprint, self_check_of(blueprint, sample))))
-        metrics, predictions = _evaluate(draft, config, data, test_columns, market_of)
+        metrics, predictions = evaluate_models(draft, config, data, test_columns, market_of)
     blueprint = replace(blueprint, metrics=metrics)
     with stages("certify"):
         model = model_bytes(blueprint, self_check_of(blueprint, sample))
@@ -110,7 +110,8 @@ def train(
     return TrainingRun(out, metrics, certificate, len(data.train), len(data.test), data.test)
 
 
-def _fit(config: TrainConfig, data: TrainingData, stages: Stages) -> Blueprint:
+def fit_models(config: TrainConfig, data: TrainingData, stages: Stages) -> Blueprint:
+    """The models that `config` names, fitted on the training side, with their provenance; no metrics yet."""
     log = data.train
     ctr = win = None
     if ModelPart.CTR in config.models:
@@ -154,13 +155,14 @@ def _fit(config: TrainConfig, data: TrainingData, stages: Stages) -> Blueprint:
     )
 
 
-def _evaluate(
+def evaluate_models(
     scorer: Scorer,
     config: TrainConfig,
     data: TrainingData,
     columns: RawColumns,
     market_of: MarketOf | None,
 ) -> tuple[dict[str, Any], Predictions]:
+    """Metrics of every part on the test side (`columns` are its raw columns), and what they were computed from."""
     test = data.test
     predictions = predict(scorer, columns)
     market = market_of(test) if market_of is not None else _known_prices(test, config)
@@ -194,7 +196,7 @@ def _known_prices(log: pd.DataFrame, config: TrainConfig) -> KnownPrices | None:
     return KnownPrices(np.asarray(price, dtype=np.float64), np.asarray(floor, dtype=np.float64), second)
 
 
-def _sample(columns: RawColumns) -> dict[str, Any]:
+def self_check_sample(columns: RawColumns) -> dict[str, Any]:
     """Rows for the self-check, evenly from the test side."""
     n = len(next(iter(columns.values())))
     rows = np.unique(np.linspace(0, n - 1, min(n, _SAMPLE_ROWS)).astype(np.int64))

@@ -145,3 +145,12 @@ class _Balance(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if tag not in self.VOID:
             assert self.open.pop() == tag
+
+
+def test_an_interval_holds_what_was_observed() -> None:
+    """At 0 of n and n of n, too, where rounding put its end beyond (and matplotlib refused to draw it)."""
+    n = np.arange(1, 3000)
+    for observed in (np.zeros(len(n)), np.ones(len(n)), 1.0 / n):
+        low, high = wilson_interval(observed, n)
+        assert (low <= observed).all()
+        assert (observed <= high).all()

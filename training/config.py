@@ -1,0 +1,138 @@
+"""What a retraining job is told: a TOML file, validated, unknown keys refused.
+
+[train] is a whole training configuration (docs/training.md); the other sections are the job's own.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bidml.errors import ConfigError
+from bidml.train.config import TrainConfig, parse_config
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(_Section):
+    """Where a day of the log lies below `train.log.path`, and when it is complete.
+
+    `days`: a folder or file per day, with {date} as YYYY-MM-DD; without it the whole path is read and the window
+    selected. `marker`: a file in each day's folder that says that the day is complete; if it holds JSON with `rows`,
+    so many rows must be there. `wait_minutes`: how long to wait for it. `maturity_hours`: clicks come late; the job
+    refuses before the window's end lies so far back. `min_rows`: a shorter log is refused.
+    """
+
+    days: str | None = None
+    marker: str | None = None
+    wait_minutes: float = Field(0.0, ge=0.0, le=24 * 60)
+    maturity_hours: float = Field(0.0, ge=0.0)
+    min_rows: int = Field(1000, ge=1)
+
+
+class AlarmConfig(_Section):
+    """When data or a model is not to be believed.
+
+    PSI (population stability index) of a feature between the champion's training data and this: above `psi_warn` it
+    is told, above `psi_refuse` the job refuses. Ratios of CTR and of the median price to the champion's, in either
+    direction, above `max_ratio` refuse. A held-out AUC of clicks above `too_good_auc` refuses: something leaks.
+    """
+
+    psi_warn: float = Field(0.1, gt=0.0)
+    psi_refuse: float = Field(1.0, gt=0.0)
+    max_ratio: float = Field(3.0, gt=1.0)
+    too_good_auc: float = Field(0.97, gt=0.5, le=1.0)
+
+
+class GateConfig(_Section):
+    """The bounds of `training.gate`; see docs/retraining.md for what each check measures."""
+
+    confidence: float = Field(0.95, gt=0.5, lt=1.0)
+    min_surplus_lift: float = Field(-0.02, ge=-1.0)
+    max_log_loss_increase: float = Field(0.03, ge=0.0)
+    max_win_log_loss_increase: float = Field(0.03, ge=0.0)
+    max_log_loss_decrease: float = Field(0.3, gt=0.0)
+    min_information_kept: float = Field(0.5, ge=0.0, le=1.0)
+    calibration_tolerance: float = Field(0.1, ge=0.0)
+    max_calibration_error: float = Field(0.3, gt=0.0)
+    segment_tolerance: float = Field(0.3, ge=0.0)
+    segment_min_events: float = Field(30.0, gt=0.0)
+    max_bid_ratio: float = Field(1.5, gt=1.0)
+    max_bid_moved: float = Field(0.25, ge=0.0, le=1.0)
+    max_cap_share_increase: float = Field(0.05, ge=0.0, le=1.0)
+    max_no_bid_increase: float = Field(0.1, ge=0.0, le=1.0)
+    max_unseen_increase: float = Field(0.1, ge=0.0, le=1.0)
+    min_rows_ratio: float = Field(0.5, ge=0.0)
+    max_latency_ratio: float = Field(2.5, gt=0.0)
+    random_state: int = 0
+
+
+class PublishConfig(_Section):
+    """`folder`: the publication that bidders follow, where the champion comes from. `key_file`: docs/retraining.md."""
+
+    folder: str
+    key_file: str | None = None
+
+
+class RetrainConfig(_Section):
+    """One job. Without [publish] the artifact is judged alone and left in the run directory."""
+
+    train: TrainConfig
+    data: DataConfig = DataConfig()  # type: ignore[call-arg]
+    alarms: AlarmConfig = AlarmConfig()  # type: ignore[call-arg]
+    gate: GateConfig = GateConfig()  # type: ignore[call-arg]
+    publish: PublishConfig | None = None
+
+
+def load_retrain_config(path: str | Path) -> RetrainConfig:
+    """The configuration in the TOML file at `path`; relative paths in it are relative to the file.
+
+    Raises `ConfigError` for what is not TOML, unknown keys and values out of range, `SpecError` for the features.
+    """
+    path = Path(path)
+    try:
+        document = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(
+            "the config file can be read", value=str(error), remedy="correct the path"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is TOML", value=str(error), remedy="correct the file") from None
+    for section, keys in (
+        (document.get("train", {}).get("log"), ("path",)),
+        (document.get("publish"), ("folder", "key_file")),
+    ):
+        if isinstance(section, dict):
+            section |= {
+                key: str(path.parent / section[key]) for key in keys if isinstance(section.get(key), str)
+            }
+    return parse_retrain_config(document)
+
+
+def parse_retrain_config(document: Mapping[str, Any]) -> RetrainConfig:
+    """The configuration in nested mappings; raises `ConfigError`, and `SpecError` for the features."""
+    sections = dict(document)
+    train = sections.pop("train", None)
+    if not isinstance(train, Mapping):
+        raise ConfigError("[train] is a training configuration", value=train, remedy="see docs/training.md")
+    parsed = parse_config(train)
+    if not isinstance(parsed.log.path, str) or parsed.log.test_path is not None:
+        raise ConfigError(
+            "a job reads one path and holds out its window's end",
+            value={"path": parsed.log.path, "test_path": parsed.log.test_path},
+            remedy="give one train.log.path, no test_path",
+        )
+    try:
+        return RetrainConfig.model_validate({**sections, "train": parsed})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the config"
+        raise ConfigError(
+            f"{where}: {first['msg']}", value=first["input"], remedy="see docs/retraining.md for the keys"
+        ) from None

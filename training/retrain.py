@@ -1,0 +1,314 @@
+"""`python -m training.retrain --config FILE --window FIRST/LAST`: from a window of logs to a published model, or not.
+
+Complete? → read → drift → fit → evaluate, export, certify → report → gate → publish. Each stage is kept under the
+digest of its inputs, of the configuration it reads and of the code: a job that was killed, run again, repeats only
+what is missing, and ends with the same bytes. A refusal names its reasons and changes nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from bidml import __version__
+from bidml.atomic import write_atomically
+from bidml.errors import BidmlError, RefusedError
+from bidml.export import write_model
+from bidml.score.publication import Publication, read_publication, read_release
+from bidml.train.code import code_digest
+from bidml.train.config import ModelPart
+from bidml.train.run import Stages
+from training.command import key_in, run
+from training.config import RetrainConfig, load_retrain_config
+from training.gate import Verdict, judge
+from training.intake import Intake, wait_for_files
+from training.publication import publish_bytes
+from training.stages import Stage, Workshop
+from training.status import Status
+from training.steps import (
+    ALARMS,
+    CARD,
+    CERTIFICATE,
+    DATA,
+    METRICS,
+    MODEL,
+    PROFILE,
+    QUARANTINE,
+    REPORT,
+    check_drift,
+    data_of,
+    fit_part,
+    make_model,
+    read_window,
+    write_report,
+)
+from training.window import Window
+
+_GATE: Final = "gate.json"
+_PROFILES: Final = "profiles"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a job ended well. `generation`: what is published now; None without [publish].
+
+    `stages`: (name, whether it was there already), in order.
+    """
+
+    folder: Path
+    sha256: str
+    generation: int | None
+    published: bool
+    stages: tuple[tuple[str, bool], ...]
+
+
+def retrain(
+    config: RetrainConfig, window: Window, out: str | Path, *, announce: Stages, dry_run: bool = False
+) -> Outcome:
+    """Runs the job; its files appear in `out`/<window>, its stages in `out`/stages, its state in `out`/status.json.
+
+    `dry_run` judges and does not publish. Raises `ConfigError`, `DataError`, `RefusedError` (also when another job
+    works in `out`, and when the gate says no), `OSError`.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with _alone_in(out):
+        status = Status(out / "status.json", job="retrain", window=str(window))
+        try:
+            outcome = _Job(config, window, out, announce, status).run(dry_run=dry_run)
+        except BaseException as error:
+            status.failed(error, error.exit_code if isinstance(error, BidmlError) else 1)
+            raise
+        status.done(artifact=outcome.sha256, generation=outcome.generation, published=outcome.published)
+        return outcome
+
+
+class _Job:
+    def __init__(
+        self, config: RetrainConfig, window: Window, out: Path, announce: Stages, status: Status
+    ) -> None:
+        self._config = config
+        self._window = window
+        self._out = out
+        self._folder = out / str(window)
+        self._status = status
+
+        def stages(name: str) -> Any:
+            status.running(name)
+            return announce(name)
+
+        self._announce = stages
+        self._workshop = Workshop(out / "stages", code=job_code_digest(), announce=stages)
+
+    def run(self, *, dry_run: bool) -> Outcome:
+        config = self._config
+        key = key_in(Path(config.publish.key_file)) if config.publish and config.publish.key_file else None
+        champion = read_publication(config.publish.folder, key=key) if config.publish else None
+        with self._announce("wait for complete days"):
+            intake = wait_for_files(str(config.train.log.path), config.data, self._window)
+        read = self._read(intake)
+        data_key = {"data": read.json(DATA)["data_sha256"]}
+        data = data_of(read, config.train)
+        drift = self._workshop.run(
+            "drift",
+            {**data_key, "alarms": config.alarms.model_dump(), "reference": self._profile_of(champion)},
+            lambda folder: check_drift(data, self._profile_of(champion), config.alarms, folder),
+            says="compare with the champion's data",
+        )
+        settings = config.train.provenance() | {"features": data.spec.to_json()}
+        parts = {
+            part: self._workshop.run(
+                part.value,
+                {**data_key, "config": settings},
+                lambda folder, part=part: fit_part(part, config.train, data, folder),  # type: ignore[misc]
+                says="fit the CTR model" if part is ModelPart.CTR else "fit the win curve",
+            )
+            for part in config.train.models
+        }
+        model = self._workshop.run(
+            "model",
+            {
+                **data_key,
+                "config": settings,
+                "parts": {part.value: stage.digest for part, stage in parts.items()},
+                "window": str(self._window),
+                "alarms": config.alarms.model_dump(),
+            },
+            lambda folder: make_model(parts, config.train, self._window, data, config.alarms, folder),
+            says="evaluate, export, certify",
+        )
+        said = sorted(w for stage in (drift, *parts.values()) for w in stage.json(ALARMS)["warnings"])
+        left_out = read.json(DATA)
+        report = self._workshop.run(
+            "report",
+            {"model": model.digest, "left_out": left_out, "said": said, "window": str(self._window)},
+            lambda folder: write_report(model, data, left_out, said, f"bidml: {self._window}", folder),
+            says="write report and model card",
+        )
+        self._collect({DATA: read, QUARANTINE: read, PROFILE: drift, METRICS: model, CERTIFICATE: model})
+        self._collect({REPORT: report, CARD: report})
+        self._write("config.json", config.model_dump(mode="json"))
+        artifact = (model / MODEL).read_bytes()
+        sha256 = write_model(artifact, self._folder / MODEL)
+        published, generation = self._publish(artifact, sha256, champion, key, data.test, dry_run=dry_run)
+        self._remember_profile(sha256, drift)
+        self._workshop.forget_old()
+        done = tuple((name, stage.was_there) for name, stage in self._workshop.done)
+        return Outcome(self._folder, sha256, generation, published, done)
+
+    def _read(self, intake: Intake) -> Stage:
+        config = self._config
+        inputs = {
+            "files": intake.digest,
+            "log": config.train.log.model_dump(mode="json", exclude={"path"}),
+            "train": config.train.provenance() | {"features": config.train.features},
+            "data": config.data.model_dump(),
+            "window": str(self._window),
+        }
+        return self._workshop.run(
+            "read",
+            inputs,
+            lambda folder: read_window(config, self._window, intake, folder),
+            says="read and check the log",
+        )
+
+    def _publish(
+        self,
+        artifact: bytes,
+        sha256: str,
+        champion: Publication | None,
+        key: bytes | None,
+        test: Any,
+        *,
+        dry_run: bool,
+    ) -> tuple[bool, int | None]:
+        """(whether it was published now, the generation in force); raises `RefusedError` when the gate says no."""
+        config = self._config
+        current = champion.current if champion else None
+        if current is not None and current.sha256 == sha256:
+            return False, current.generation
+        champion_bytes = (
+            read_release(config.publish.folder, current) if current is not None and config.publish else None
+        )
+        with self._announce("judge against the champion"):
+            verdict = judge(artifact, champion_bytes, test, config.gate, pricing=config.train.pricing)
+        self._write(_GATE, verdict.to_json())
+        refuse(verdict)
+        if config.publish is None or dry_run:
+            return False, current.generation if current else None
+        with self._announce("publish"):
+            made = publish_bytes(
+                config.publish.folder,
+                artifact,
+                expected_generation=current.generation if current else 0,
+                data_end=self._window.end.isoformat(),
+                note=f"retrained on {self._window}",
+                key=key,
+            )
+        return True, made.current.generation
+
+    def _profile_of(self, champion: Publication | None) -> Mapping[str, Any] | None:
+        """What the champion's training data looked like; None when it was not trained here."""
+        if champion is None:
+            return None
+        try:
+            found: Mapping[str, Any] = json.loads(
+                (self._out / _PROFILES / f"{champion.current.sha256}.json").read_text()
+            )
+        except FileNotFoundError:
+            return None
+        return found
+
+    def _remember_profile(self, sha256: str, drift: Stage) -> None:
+        folder = self._out / _PROFILES
+        folder.mkdir(exist_ok=True)
+        write_atomically(folder / f"{sha256}.json", (drift / PROFILE).read_bytes())
+
+    def _collect(self, files: Mapping[str, Stage]) -> None:
+        self._folder.mkdir(exist_ok=True)
+        for name, stage in files.items():
+            if (stage / name).exists():
+                write_atomically(self._folder / name, (stage / name).read_bytes())
+
+    def _write(self, name: str, document: Any) -> None:
+        self._folder.mkdir(exist_ok=True)
+        write_atomically(self._folder / name, json.dumps(document, indent=1, sort_keys=True).encode() + b"\n")
+
+
+def refuse(verdict: Verdict) -> None:
+    """Raises `RefusedError` when the gate says no."""
+    if not verdict.promoted:
+        raise RefusedError(
+            "the challenger passes every check of the gate",
+            value=verdict.reasons,
+            remedy="the champion stays; see gate.json and report.html in the run directory",
+        )
+
+
+@functools.cache
+def job_code_digest() -> str:
+    """SHA-256 of bidml's and training's sources, as this process found them first."""
+    digest = hashlib.sha256(f"{__version__} {code_digest()}".encode())
+    for path in sorted(Path(__file__).resolve().parent.glob("*.py")):
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    lock = os.open(out / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RefusedError(
+                "one job works in a run directory at a time",
+                value=str(out),
+                remedy="wait for the other, or choose another --out",
+            ) from None
+        yield
+    finally:
+        os.close(lock)
+
+
+def main(
+    config: Annotated[Path, typer.Option(help="A TOML file: docs/retraining.md.")],
+    window: Annotated[str, typer.Option(help="FIRST/LAST, both included: 2026-11-01/2026-11-07.")],
+    out: Annotated[Path, typer.Option(help="Where runs, stages and status.json go.")] = Path("runs/retrain"),
+    dry_run: Annotated[bool, typer.Option(help="Judge, and do not publish.")] = False,
+) -> None:
+    """Train on a window of logs, judge against the champion, publish."""
+    from bidml.console import Console
+
+    settings = load_retrain_config(config)
+    console = Console()
+    with console.progress() as stages:
+        outcome = retrain(settings, Window.parse(window), out, announce=stages, dry_run=dry_run)
+    console.document(
+        {
+            "artifact": str(outcome.folder / MODEL),
+            "sha256": outcome.sha256,
+            "report": str(outcome.folder / REPORT),
+            "published": f"generation {outcome.generation}"
+            if outcome.published
+            else "no: nothing new"
+            if outcome.generation
+            else "no",
+            "stages used again": ", ".join(name for name, was_there in outcome.stages if was_there) or "none",
+        }
+    )
+
+
+if __name__ == "__main__":
+    run(main, "retrain")
