@@ -32,12 +32,13 @@ _LARGEST_STEP: Final = 2.0
 class LinearBase:
     """`effects`: one column per feature, weights for serving and, for the training rows, of the other folds.
 
-    `intercept`, `log_slope`: the constants around them.
+    `intercept`, `log_slope`: the constants around them. `number_weights`: of the bins of each number, (n_codes,).
     """
 
     intercept: float
     log_slope: float
     effects: tuple[FittedColumn, ...]
+    number_weights: tuple[Doubles, ...]
     n_rows: int
 
     @property
@@ -59,16 +60,17 @@ def fit_linear_base(
     features: Sequence[Categories],
     *,
     visibility: Visibility,
-    nuisances: Sequence[Indices] = (),
+    numbers: Sequence[tuple[Indices, int]] = (),
 ) -> LinearBase:
     """The base on the likelihood's rows (n,); `features` and `visibility` are of the same rows.
 
-    `nuisances`: codes (n,) of binned numbers, fitted along so that categories are not credited with their effects,
-    then dropped: the trees learn them.
+    `numbers`: codes (n,) and number of codes of binned numbers, fitted along so that categories are not credited with
+    their effects.
     """
     b, a = global_curve(likelihood)
     beta, slope = np.full(likelihood.n_rows, b), np.full(likelihood.n_rows, a)
-    groups = [(f.codes, f.n_codes) for f in features] + [(codes, int(codes.max()) + 1) for codes in nuisances]
+    groups = [(f.codes, f.n_codes) for f in features] + list(numbers)
+    seen = [np.bincount(codes, minlength=n_codes) > 0 for codes, n_codes in groups]
     weights = [np.zeros(n_codes) for _, n_codes in groups]
     shrinkage = [1.0] * len(groups)
     for _ in range(_SWEEPS if groups else 0):
@@ -81,6 +83,9 @@ def fit_linear_base(
             step = np.clip(step, -_LARGEST_STEP, _LARGEST_STEP)
             weights[i] += step
             beta += step[codes]
+            mean = float(weights[i][seen[i]].mean())  # the prior is around 0: the common part belongs to b
+            weights[i][seen[i]] -= mean
+            b += mean
         step_b, step_a = newton_shift(likelihood, beta, slope)
         b, a = b + step_b, a + step_a
         beta += step_b
@@ -91,7 +96,7 @@ def fit_linear_base(
     for categories, w, kappa in zip(features, weights, shrinkage, strict=False):
         g, h = visibility.sums(categories.codes, categories.n_codes, evidence).T
         effects.append(categories.column((h * w[categories.codes] - g) / (h + kappa), w))
-    return LinearBase(b, a, tuple(effects), likelihood.n_rows)
+    return LinearBase(b, a, tuple(effects), tuple(weights[len(features) :]), likelihood.n_rows)
 
 
 def _sums(

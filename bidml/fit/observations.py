@@ -99,6 +99,13 @@ class MarketPriceObservations:
         """The observations at `rows`: indices, or flags (n,)."""
         return type(self)(*(getattr(self, field.name)[rows] for field in fields(self)))
 
+    def win_or_loss(self) -> Self:
+        """The same auctions as a closed first price tells them: M ≤ bid if won, M > bid if lost; no prices."""
+        told = self.informative
+        lower = np.where(told & ~self.won, self.bid_cpm, 0.0)
+        upper = np.where(told & self.won, self.bid_cpm, np.inf)
+        return type(self)(lower, upper, np.zeros(len(self)), self.bid_cpm, self.won, self.weight)
+
     @property
     def exact(self) -> Flags:
         """True where M is known."""

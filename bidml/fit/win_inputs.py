@@ -14,6 +14,7 @@ import numpy as np
 from bidml.blueprint import Column, Head
 from bidml.contract import FeatureSpec
 from bidml.features import RawColumns, encode
+from bidml.fit.binned_numbers import BinnedNumber
 from bidml.fit.censored import CensoredLikelihood
 from bidml.fit.encoding import Categories, Indices, OtherFolds, lookup_values, rank_column
 from bidml.fit.linear_base import LinearBase, fit_linear_base
@@ -21,7 +22,6 @@ from bidml.fit.observations import Doubles, MarketPriceObservations
 from bidml.fit.two_boosters import TrainingRows
 
 _FEW_KEYS: Final = 24
-_NUISANCE_BINS: Final = 24
 _MIN_COUNT: Final = 2
 
 
@@ -67,8 +67,13 @@ def fit_win_inputs(
         Categories.of(feature.name, raw[feature.name], min_count=_MIN_COUNT) for feature in spec.categories()
     ]
     numbers = {feature.name: raw[feature.name] for feature in spec.numbers()}
-    nuisances = [_quantile_bins(cells) for cells in numbers.values()] if categories else []
-    base = fit_linear_base(likelihood, categories, visibility=OtherFolds(folds), nuisances=nuisances)
+    binned = [(BinnedNumber.of(name, cells), cells) for name, cells in numbers.items()] if categories else []
+    base = fit_linear_base(
+        likelihood,
+        categories,
+        visibility=OtherFolds(folds),
+        numbers=[(bins.codes(cells), bins.n_codes) for bins, cells in binned],
+    )
     columns, values = [Column(name) for name in numbers], list(numbers.values())
     for found, effect in zip(categories, base.effects, strict=True):
         encoding = rank_column(found) if len(found.keys) <= _FEW_KEYS else effect
@@ -77,12 +82,3 @@ def fit_win_inputs(
     beta = base.intercept + base.training_margin if has_terms else np.full(n, base.intercept)
     training = TrainingRows(np.column_stack(values), likelihood, beta, np.full(n, base.log_slope))
     return WinInputs(base, tuple(columns), training, has_terms)
-
-
-def _quantile_bins(cells: Doubles) -> Indices:
-    """Codes 0 … by quantile, missing values last; (n,)."""
-    present = cells[~np.isnan(cells)]
-    if not present.size:
-        return np.zeros(len(cells), dtype=np.intp)
-    edges = np.unique(np.quantile(present, np.linspace(0.0, 1.0, _NUISANCE_BINS + 1)[1:-1]))
-    return np.where(np.isnan(cells), len(edges) + 1, np.searchsorted(edges, cells)).astype(np.intp)

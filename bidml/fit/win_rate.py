@@ -99,16 +99,10 @@ class WinRateModel(BaseEstimator):  # type: ignore[misc]
         `FallbackWarning` when it fits less than asked, with `IdentifiabilityWarning` when bids hardly vary given x.
         """
         self._check_options()
-        if len(X) != len(y):
-            raise DataError(
-                "there is one observation per row", value=(len(X), len(y)), remedy="align X and y"
-            )
-        informative = np.flatnonzero(y.informative)
-        columns = {name: cells[informative] for name, cells in raw_columns(X, self.spec).items()}
-        y = y.take(informative) if len(informative) else y
-        _check_teachable(y, len(informative))
+        columns, y = taught(X, y, self.spec)
+        check_teachable(y)
         self.n_rows_ = len(y)
-        self.reference_log_bid_cpm_ = _reference(y)
+        self.reference_log_bid_cpm_ = reference_log_bid_cpm(y)
         rng = np.random.default_rng(self.random_state)
         folds = rng.permutation(np.arange(len(y)) % _N_FOLDS)
         if len(y) < MIN_ROWS_FOR_TREES:
@@ -126,7 +120,7 @@ class WinRateModel(BaseEstimator):  # type: ignore[misc]
             self.held_out_nll_ = boosted.held_out_nll
         self.n_rounds_ = 0 if boosted is None else boosted.n_rounds
         self.blueprint_ = _blueprint(inputs, boosted, dagum, self.reference_log_bid_cpm_)
-        curve = _curve(self.blueprint_, columns)
+        curve = curve_of(self.blueprint_, columns)
         _warn_at_the_bounds(curve)
         self.identifiability_: Identifiability = identifiability(
             y,
@@ -143,7 +137,7 @@ class WinRateModel(BaseEstimator):  # type: ignore[misc]
     def predict_curve(self, X: pd.DataFrame) -> WinCurve:
         """Location (ln CPM), shape and gamma of each row (n,), to 1e-12 what the artifact computes."""
         check_is_fitted(self, "blueprint_")
-        return _curve(self.blueprint_, raw_columns(X, self.spec))
+        return curve_of(self.blueprint_, raw_columns(X, self.spec))
 
     def predict_win_rate(self, X: pd.DataFrame, bid_cpm: npt.ArrayLike) -> Doubles:
         """P(win) of bids (n,), or of one bid for all; 0 for a bid of 0."""
@@ -230,14 +224,24 @@ class WinRateModel(BaseEstimator):  # type: ignore[misc]
             )
 
 
-def _check_teachable(y: MarketPriceObservations, n_informative: int) -> None:
-    """Raises `DataError` where no curve follows from what is known."""
-    if n_informative < MIN_ROWS:
+def taught(
+    X: pd.DataFrame, y: MarketPriceObservations, spec: FeatureSpec
+) -> tuple[dict[str, npt.NDArray[Any]], MarketPriceObservations]:
+    """The raw columns and observations of the rows that tell about the price. Raises `DataError` below `MIN_ROWS`."""
+    if len(X) != len(y):
+        raise DataError("there is one observation per row", value=(len(X), len(y)), remedy="align X and y")
+    rows = np.flatnonzero(y.informative)
+    if len(rows) < MIN_ROWS:
         raise DataError(
             f"a win curve needs {MIN_ROWS} auctions that tell about the market price",
-            value=n_informative,
+            value=len(rows),
             remedy="take a longer window",
         )
+    return _take(raw_columns(X, spec), rows), y.take(rows)
+
+
+def check_teachable(y: MarketPriceObservations) -> None:
+    """Raises `DataError` where no curve follows from what is known."""
     if not (y.upper_cpm < np.inf).any():
         raise DataError(
             "some auction tells that the market price was below something: a win, or a price",
@@ -266,7 +270,7 @@ def _bounds(y: MarketPriceObservations) -> Doubles:
     return found
 
 
-def _reference(y: MarketPriceObservations) -> float:
+def reference_log_bid_cpm(y: MarketPriceObservations) -> float:
     """The middle of the data in ln CPM, where location and slope are least correlated."""
     return float(np.mean(_bounds(y)))
 
@@ -290,7 +294,8 @@ def _blueprint(
     )
 
 
-def _curve(blueprint: WinBlueprint, columns: RawColumns) -> WinCurve:
+def curve_of(blueprint: WinBlueprint, columns: RawColumns) -> WinCurve:
+    """The curves of rows given by their `features.raw_columns`, (n,), to 1e-12 what the artifact computes."""
     beta, a = clamped(margins(columns, blueprint.location), margins(columns, blueprint.log_slope))
     k = blueprint.slope_scale * np.exp(a)
     location = blueprint.reference_log_bid_cpm - (blueprint.slope_scale * beta + blueprint.logit_shift) / k
