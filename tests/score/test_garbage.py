@@ -106,8 +106,8 @@ def hostile_objects() -> list[Any]:
         evil(object), evil(dict), evil(list), evil(str, "DEU"), evil(int, 7), evil(float, 1.5), evil(tuple),
         evil(dict, [("imp", [{}])]), evil(list, [{}]), 1j, b"bytes", bytearray(b"x"), memoryview(b"x"), object(),
         type, boom, range(3), iter([1]), frozenset({1}), {1, 2}, ..., NotImplemented, Exception("x"), sys,
-        math.nan, -math.inf, 10**400, -(10**400), 2**63, True, "\ud800", "\0", "x" * 100_000, "é" * 1024, "\U0001f600" * 1024,
-        OrderedDict(a=1), defaultdict(boom), complex, -0.0, 5e-324, "", (), {}, [], None,
+        math.nan, -math.inf, 10**400, -(10**400), 2**63, True, "\ud800", "\0", "x" * 100_000, "é" * 1024,
+        "\U0001f600" * 1024, OrderedDict(a=1), defaultdict(boom), complex, -0.0, 5e-324, "", (), {}, [], None,
     ]  # fmt: skip
 
 
