@@ -21,7 +21,7 @@ from bidml.atomic import write_atomically
 from bidml.blueprint import Blueprint
 from bidml.certify import DEFAULT_EVALUATORS, Certificate, certify
 from bidml.contract import AuctionType
-from bidml.errors import ConfigError
+from bidml.errors import ConfigError, DataError
 from bidml.export import model_bytes, write_model
 from bidml.features import RawColumns, raw_columns
 from bidml.fit import ClickModel, MarketPriceObservations, WinRateModel
@@ -125,9 +125,20 @@ def fit_models(config: TrainConfig, data: TrainingData, stages: Stages) -> Bluep
                 random_state=config.random_state,
                 n_jobs=config.n_threads,
             )
-            click_model.fit(shown, shown["clicked"], timestamp=shown.get("timestamp"))
+            click_model.fit(
+                shown,
+                shown["clicked"],
+                timestamp=shown.get("timestamp"),
+                sample_weight=1.0 / shown["sampling_rate"].fillna(1.0) if "sampling_rate" in shown else None,
+            )
             ctr = click_model.to_blueprint()
     if ModelPart.WIN in config.models:
+        if "sampling_rate" in log and (log["sampling_rate"] < 1.0).any():
+            raise DataError(
+                "a win curve is learnt from all bids, or from a sample that does not look at clicks",
+                value="rows with a sampling_rate below 1",
+                remedy='train it on the whole log, and models = ["ctr"] on the sample',
+            )
         with stages("fit the win curve"):
             win_model = WinRateModel(
                 data.spec,

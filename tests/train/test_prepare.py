@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -60,3 +62,32 @@ def test_the_digest_sees_cells_and_names_but_not_the_order_of_columns() -> None:
     assert digest_of(log) != digest_of(log.rename(columns={"a": "c"}))
     assert digest_of(log) != digest_of(log.iloc[::-1])
     assert digest_of(log) != digest_of(log.assign(a=[1.0, 2.0]))
+
+
+def test_sampled_impressions_are_weighted_and_no_win_curve_is_learnt_from_them(tmp_path: Path) -> None:
+    """Unclicked rows kept at a rate stand for its inverse: the level comes out right; the win curve refuses."""
+    from bidml.log import write_log
+    from bidml.simulate import Market, simulate
+    from bidml.train import parse_config, train
+
+    rng = np.random.default_rng(3)
+    log = simulate(30_000, rng=rng, market=Market(base_ctr=0.05)).log
+    kept = log["clicked"] | (rng.random(len(log)) < 0.25)
+    sampled = log[kept].assign(sampling_rate=np.where(log.loc[kept, "clicked"], 1.0, 0.25))
+    write_log(sampled, tmp_path / "sampled.parquet")
+    write_log(log[log["timestamp"] >= log["timestamp"].quantile(0.8)], tmp_path / "whole.parquet")
+    document = {
+        "log": {
+            "path": str(tmp_path / "sampled.parquet"),
+            "test_path": str(tmp_path / "whole.parquet"),
+            "format": "parquet",
+        },
+        "models": ["ctr"],
+        "features": [{"name": "app_bundle", "kind": "category", "source": "app.bundle"}],
+        "n_threads": 1,
+    }
+    run = train(parse_config(document), tmp_path / "run")
+    assert 0.85 < run.metrics["ctr"]["model"]["calibration_ratio"] < 1.18
+    with pytest.raises(DataError, match="from all bids"):
+        train(parse_config(document | {"models": ["ctr", "win"]}), tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
