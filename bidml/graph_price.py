@@ -1,6 +1,6 @@
 """The price as graph nodes: calibration, win curve, optimal bid.
 
-The same operations in the same order as `native/price.h` and `pricing.py`.
+The same operations in the same order as `native/price.h` and `pricing/bid.py`.
 """
 
 from __future__ import annotations

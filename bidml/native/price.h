@@ -3,8 +3,8 @@
 // pctr = σ(calibration(margin)); the win curve is log-logistic with a Dagum exponent, F(b) = σ(z)^γ with
 // z = k (ln b − m). The first-price bid maximises (v − b) F(b): with y = k ln(b/θ) − ln(1 + γk) it is the one root of
 //     y + k softplus(y) = d,    d = k (ln(γ k v) − m) − (k + 1) ln(1 + γk)
-// found by Halley steps from an upper bound of the root (SCIENCE.md 3.2). `bidml/pricing.py` is the readable twin and
-// the ONNX graph the portable one; tests hold all three to 1e-12 relative.
+// found by Halley steps from an upper bound of the root (SCIENCE.md 3.2). `bidml/pricing/bid.py` is the readable twin
+// and the ONNX graph the portable one; tests hold all three to 1e-12 relative.
 //
 // Nothing here allocates, throws or depends on state. Comparisons are written so that NaN refuses.
 #pragma once

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import ndtr, ndtri
 
 from bidml.features import Doubles
+from bidml.pricing import density_around, draw_around_cpm
 from bidml.simulate.market import Market
 
-_SMALLEST_NOISE = 1e-12
+_NO_NOISE = 1e-12
 
 
 def logged_bids_cpm(
@@ -19,26 +19,16 @@ def logged_bids_cpm(
     ln b is normal around ln max(intended, floor), cut off below the floor; its spread is `bid_noise`, and for a share
     `exploration` of the rows √(bid_noise² + exploration_sigma²). Without exploration no density is logged.
     """
-    centre = np.log(np.maximum(intended_cpm, floor_cpm))
-    with np.errstate(divide="ignore"):
-        lowest = np.log(floor_cpm)
+    centre = np.maximum(intended_cpm, floor_cpm)
     explored = rng.random(len(centre)) < market.exploration
     quiet, loud = market.bid_noise, float(np.hypot(market.bid_noise, market.exploration_sigma))
-    spread = np.where(explored, loud, max(quiet, _SMALLEST_NOISE))
-    cut = ndtr((lowest - centre) / spread)
-    z = ndtri(cut + rng.random(len(centre)) * (1.0 - cut))
-    step = np.where(spread > _SMALLEST_NOISE, spread * z, 0.0)
-    bid = np.maximum(np.exp(centre + step), floor_cpm)
+    spread = np.where(explored, loud, max(quiet, _NO_NOISE))
+    drawn = draw_around_cpm(centre, spread, rng, lowest_cpm=floor_cpm)
+    bid = np.where(spread > _NO_NOISE, drawn, centre)
     if market.exploration == 0.0:
         return bid, np.full(len(bid), np.nan)
-    step = np.log(bid) - centre
-    density = market.exploration * _density(step, loud, lowest - centre)
+    density = market.exploration * density_around(bid, centre, loud, lowest_cpm=floor_cpm)
     if quiet > 0.0:
-        return bid, density + (1.0 - market.exploration) * _density(step, quiet, lowest - centre)
+        quiet_density = density_around(bid, centre, quiet, lowest_cpm=floor_cpm)
+        return bid, density + (1.0 - market.exploration) * quiet_density
     return bid, np.where(explored, density, np.nan)
-
-
-def _density(step: Doubles, spread: float, lowest: Doubles) -> Doubles:
-    """Of a normal step with this spread, given that it is above `lowest`."""
-    inside = np.exp(-0.5 * (step / spread) ** 2) / (spread * np.sqrt(2.0 * np.pi))
-    return np.asarray(inside / ndtr(-lowest / spread))
