@@ -1,6 +1,7 @@
 """Fitted models: scikit-learn-style estimators that end as parts of a blueprint."""
 
 from bidml.fit.ctr import ClickModel
+from bidml.fit.cvr import ConversionModel
 from bidml.fit.identifiability import Identifiability, IdentifiabilityWarning
 from bidml.fit.labels import LeakWarning
 from bidml.fit.observations import Floors, MarketPriceObservations
@@ -8,6 +9,7 @@ from bidml.fit.win_rate import FallbackWarning, WinRateModel
 
 __all__ = [
     "ClickModel",
+    "ConversionModel",
     "FallbackWarning",
     "Floors",
     "Identifiability",

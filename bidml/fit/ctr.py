@@ -108,18 +108,24 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         learns from earlier rows only. Raises `DataError` for outcomes that are missing or all the same and for lost
         auctions among the rows, `SpecError` for missing columns, `ConfigError` for parameters out of range.
         """
-        self._check_parameters()
         if isinstance(X, pd.DataFrame) and "won" in X.columns and not X["won"].all():
             raise DataError(
                 "clicks are learnt from impressions",
                 value=f"{int((~X['won'].astype(bool)).sum())} lost auctions",
                 remedy="pass log[log.won]",
             )
-        outcome = checked_outcomes(y, len(X))
-        self._fit(
-            raw_columns(X, self.spec), outcome, _time(X, timestamp), checked_weights(sample_weight, len(X))
-        )
-        return self
+        return self._fit(X, checked_outcomes(y, len(X)), timestamp, sample_weight)
+
+    def fit_soft(
+        self,
+        X: pd.DataFrame,
+        y: npt.ArrayLike,
+        *,
+        timestamp: npt.ArrayLike,
+        sample_weight: npt.ArrayLike | None = None,
+    ) -> Self:
+        """`fit` to expected outcomes between 0 and 1, for those who know them only in probability (`fit.cvr`)."""
+        return self._fit(X, checked_outcomes(y, len(X), soft=True), timestamp, sample_weight)
 
     def predict_log_odds(self, X: pd.DataFrame) -> Doubles:
         """ln(p / (1 − p)), calibrated, (n,): what the artifact computes. Any rows will do: unseen categories are the
@@ -148,9 +154,15 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return CtrBlueprint(head, self.calibration_)
 
     def _fit(
-        self, raw: RawColumns, y: Doubles, time: npt.NDArray[Any] | None, weight: Doubles | None
-    ) -> None:
-        n_rows = len(y)
+        self,
+        X: pd.DataFrame,
+        y: Doubles,
+        timestamp: npt.ArrayLike | None,
+        sample_weight: npt.ArrayLike | None,
+    ) -> Self:
+        self._check_parameters()
+        n_rows, raw = len(y), raw_columns(X, self.spec)
+        time, weight = _time(X, timestamp), checked_weights(sample_weight, len(y))
         rng = np.random.default_rng(self.random_state)
         rate = float(np.average(y, weights=weight))
         intercept = log(rate) - log(1.0 - rate)
@@ -201,6 +213,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.feature_names_in_ = np.array(self.spec.names, dtype=object)
         self.n_features_in_ = len(self.spec.names)
         warn_of_leaks(leaks)
+        return self
 
     def _calibrate(self, raw: RawColumns, margin: Doubles, y: Doubles, weight: Doubles | None) -> None:
         """On held-out rows: the map, then the segments' offsets before it, then the map once more for both."""
