@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from artifacts import complete_blueprint
 
 from bidml import contract
+from bidml.blueprint import Blueprint, Calibration
+from bidml.bounds import check_blueprint
+from bidml.errors import ExportError
+from bidml.graph import graph_of
 from bidml.metadata import MAX_SELF_CHECK_ROWS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,6 +55,50 @@ def test_limits_are_the_contract_s() -> None:
     assert {"MAX_FILE_BYTES", "MAX_TREES", "MAX_NODES", "MAX_KEYS", "MAX_DEPTH", "MAX_ABS_LEAF"} <= set(
         limits
     )
+
+
+def test_operators_are_those_of_a_complete_file() -> None:
+    """Every part of the format, and no operator more."""
+    whole = complete_blueprint()
+    assert whole.ctr is not None
+    platt = replace(whole, ctr=replace(whole.ctr, calibration=Calibration(2.0, 2.0, 1.0)))
+    nodes = [node for blueprint in (whole, platt) for node in graph_of(blueprint).nodes]
+    for domain, name in (("", "ai.onnx"), ("ai.onnx.ml", "ai.onnx.ml")):
+        ((listed,),) = rows(rf"^\| `{re.escape(name)}` \| (.*) \|$")
+        operators = sorted({node.op for node in nodes if node.domain == domain})
+        assert listed.replace("`", "").split() == operators
+
+
+def _with_parameter(name: str, value: float) -> Blueprint:
+    whole = complete_blueprint()
+    assert whole.ctr is not None
+    assert whole.win is not None
+    part, _, field = name.rpartition(".")
+    if part == "calibration":
+        return replace(
+            whole, ctr=replace(whole.ctr, calibration=replace(whole.ctr.calibration, **{field: value}))
+        )
+    if part == "win":
+        return replace(whole, win=replace(whole.win, **{field: value}))
+    return replace(whole, ctr=replace(whole.ctr, head=replace(whole.ctr.head, **{field: value})))
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"), rows(r"^\| `([a-z_.]+)`(?: of a head)? \| (\S+) \| (\S+) \|$")
+)
+def test_parameters_have_the_bounds_of_the_document(name: str, low: str, high: str) -> None:
+    """The edges are inside; the next double is not."""
+    for edge, beyond in ((float(low), -math.inf), (float(high), math.inf)):
+        check_blueprint(_with_parameter(name, edge), error=ExportError)
+        for outside in (math.nextafter(edge, beyond), math.nan):
+            with pytest.raises(ExportError, match=name):
+                check_blueprint(_with_parameter(name, outside), error=ExportError)
+
+
+def test_reasons_are_the_contract_s() -> None:
+    """Value, name and OpenRTB code of each; the order of the table is tested on requests (test_decision.py)."""
+    listed = {int(value): (name, int(nbr)) for value, name, nbr in rows(r"^\| (\d+) \| `(\w+)` \| (\d) \|")}
+    assert listed == {reason.value: (reason.name.lower(), reason.nbr) for reason in contract.NoBidReason}
 
 
 def test_the_onnxruntime_example_runs(

@@ -146,6 +146,7 @@ def test_a_batch_is_its_rows() -> None:
     feeds = feeds_of(columns)
     many = dict(zip(names, session.run(names, feeds), strict=True))
     assert 0.2 < np.mean(many["bid_cpm"] > 0.0) < 0.9
+    assert all(np.isfinite(values).all() for values in many.values())
     none = session.run(names, {name: cells[:0] for name, cells in feeds.items()})
     assert {value.shape for value in none} == {(0, 1)}
     for row in range(0, 2_000, 97):
