@@ -33,7 +33,6 @@ struct Counters {
 
 struct Scorer {
   std::shared_ptr<const Model> model;
-  RequestNames names;
   Counters counters;
   nb::dict slots;  // feature name → (is_category, slot)
   nb::object invalid_request_error;  // strict mode: raised on content that can only be a bug of the caller
@@ -62,6 +61,7 @@ std::shared_ptr<const Model> model_of(nb::handle blueprint, const std::vector<st
     throw nb::value_error("a spec has at most 256 numbers");  // contract.MAX_FEATURES holds it already
   model->extractor = std::make_unique<Extractor>(
       sources, nb::cast<std::string>(blueprint.attr("spec").attr("timestamp_ms_source")));
+  model->dict_reader = std::make_unique<DictReader>(model->extractor->plan());
 
   const nb::object ctr = blueprint.attr("ctr"), win = blueprint.attr("win");
   nb::list heads;
@@ -125,6 +125,53 @@ bool raise_if_strict(const Scorer& scorer, Reason reason) {
   return true;
 }
 
+// The bytes of a JSON request, borrowed while this lives.
+class Bytes {
+ public:
+  // An error is set when `object` has no bytes.
+  explicit Bytes(PyObject* object) noexcept {
+    if (PyBytes_Check(object)) {
+      view_ = {PyBytes_AS_STRING(object), static_cast<size_t>(PyBytes_GET_SIZE(object))};
+    } else if (PyObject_GetBuffer(object, &buffer_, PyBUF_SIMPLE) == 0) {
+      view_ = {static_cast<const char*>(buffer_.buf), static_cast<size_t>(buffer_.len)};
+      held_ = true;
+    } else {
+      PyErr_Format(PyExc_TypeError, "a JSON request is bytes; found %.80s; encode it, or give a decoded one to bid",
+                   Py_TYPE(object)->tp_name);
+      failed_ = true;
+    }
+  }
+  Bytes(const Bytes&) = delete;
+  Bytes& operator=(const Bytes&) = delete;
+  ~Bytes() {
+    if (held_) PyBuffer_Release(&buffer_);
+  }
+  bool failed() const noexcept { return failed_; }
+  std::string_view view() const noexcept { return view_; }
+
+ private:
+  std::string_view view_;
+  Py_buffer buffer_{};
+  bool held_ = false, failed_ = false;
+};
+
+// Calls `use` with the request of a hot call, false when an argument is wrong (an error is set).
+template <class Use>
+bool with_dict(PyObject* argument, Py_ssize_t imp, Use&& use) {
+  use(DictRequest{argument, imp});
+  return true;
+}
+template <class Use>
+bool with_json(PyObject* argument, Py_ssize_t imp, Use&& use) {
+  const Bytes bytes(argument);
+  if (bytes.failed()) return false;
+  use(JsonRequest{bytes.view(), imp});
+  return true;
+}
+#define BIDML_WITH_REQUEST(is_json, argument, imp, use) \
+  ((is_json) ? with_json(argument, imp, use) : with_dict(argument, imp, use))
+
+template <bool is_json>
 bool decide_call(PyObject* self, PyObject* const* args, Py_ssize_t n, Trace& trace) {
   Scorer& scorer = *nb::inst_ptr<Scorer>(nb::handle(self));
   Py_ssize_t imp;
@@ -134,23 +181,27 @@ bool decide_call(PyObject* self, PyObject* const* args, Py_ssize_t n, Trace& tra
   }
   LineItem* line = line_item_of(args[1], scorer);
   if (!line || !imp_index_of(args, n, &imp)) return false;
-  decide(scorer.names, *scorer.model, args[0], *line, imp, trace);
+  const auto use = [&](const auto& request) { decide(*scorer.model, request, *line, trace); };
+  if (!BIDML_WITH_REQUEST(is_json, args[0], imp, use)) return false;
   scorer.counters.count(trace.decision.reason);
   return !raise_if_strict(scorer, trace.decision.reason);
 }
 
+template <bool is_json>
 PyObject* scorer_bid(PyObject* self, PyObject* const* args, Py_ssize_t n) {
   Trace trace;
-  if (!decide_call(self, args, n, trace)) return nullptr;
+  if (!decide_call<is_json>(self, args, n, trace)) return nullptr;
   return PyFloat_FromDouble(trace.decision.bid_cpm);
 }
 
+template <bool is_json>
 PyObject* scorer_decide(PyObject* self, PyObject* const* args, Py_ssize_t n) {
   Trace trace;
-  if (!decide_call(self, args, n, trace)) return nullptr;
+  if (!decide_call<is_json>(self, args, n, trace)) return nullptr;
   return Py_BuildValue("(di)", trace.decision.bid_cpm, static_cast<int>(trace.decision.reason));
 }
 
+template <bool is_json>
 PyObject* scorer_best(PyObject* self, PyObject* const* args, Py_ssize_t n) {
   Scorer& scorer = *nb::inst_ptr<Scorer>(nb::handle(self));
   Py_ssize_t imp;
@@ -159,44 +210,21 @@ PyObject* scorer_best(PyObject* self, PyObject* const* args, Py_ssize_t n) {
     return nullptr;
   }
   if (!imp_index_of(args, n, &imp)) return nullptr;
-  const Reference lines(PySequence_Tuple(args[1]));  // a snapshot: encoding may run foreign code
+  const Reference lines(PySequence_Tuple(args[1]));  // a snapshot: reading a request may run foreign code
   if (!lines) return nullptr;
   const Py_ssize_t n_lines = PyTuple_GET_SIZE(lines.get());
   for (Py_ssize_t i = 0; i < n_lines; ++i)
     if (!line_item_of(PyTuple_GET_ITEM(lines.get(), i), scorer)) return nullptr;
 
-  const Model& model = *scorer.model;
-  Terms terms;
-  Reason reason = terms.read(scorer.names, model, args[0], imp);
-  Py_ssize_t best = -1;
-  double best_bid_cpm = 0.0;
-  if (reason == Reason::kBid) {
-    reason = Reason::kNoValue;
-    Row& row = BIDML_STACK_ROW(*model.engine);
-    encode_request(model, args[0], terms.imp.get(), row);
-    double best_surplus_cpm = 0.0;
-    for (Py_ssize_t i = 0; i < n_lines; ++i) {
-      const LineItem& line = *nb::inst_ptr<LineItem>(nb::handle(PyTuple_GET_ITEM(lines.get(), i)));
-      Trace trace;
-      model.engine->margins(row, *line.row, kAllHeads, trace.margins);
-      price_margins(model, price_inputs(line, terms), trace);
-      const Decision& d = trace.decision;
-      if (d.reason != Reason::kBid) {
-        if (best < 0) reason = d.reason;
-        continue;
-      }
-      const double surplus_cpm = (d.unshaded_bid_cpm - d.bid_cpm) * d.win_rate;
-      if (best < 0 || surplus_cpm > best_surplus_cpm) {
-        best = i;
-        best_bid_cpm = d.bid_cpm;
-        best_surplus_cpm = surplus_cpm;
-        reason = Reason::kBid;
-      }
-    }
-  }
-  scorer.counters.count(reason);
-  if (raise_if_strict(scorer, reason)) return nullptr;
-  return Py_BuildValue("(nd)", best, best_bid_cpm);
+  Best best;
+  const auto line_at = [&](Py_ssize_t i) -> const LineItem& {
+    return *nb::inst_ptr<LineItem>(nb::handle(PyTuple_GET_ITEM(lines.get(), i)));
+  };
+  const auto use = [&](const auto& request) { best = best_of(*scorer.model, request, line_at, n_lines); };
+  if (!BIDML_WITH_REQUEST(is_json, args[0], imp, use)) return nullptr;
+  scorer.counters.count(best.reason);
+  if (raise_if_strict(scorer, best.reason)) return nullptr;
+  return Py_BuildValue("(nd)", best.index, best.bid_cpm);
 }
 
 template <class Function>
@@ -205,14 +233,21 @@ PyCFunction slot(Function function) {
 }
 
 PyMethodDef hot_methods[] = {
-    {"bid", slot(scorer_bid), METH_FASTCALL,
+    {"bid", slot(scorer_bid<false>), METH_FASTCALL,
      "bid(request, line, imp=0, /) -> float\n\nThe bid in CPM of the artifact's currency; 0.0 is no bid.\n\n"
      "Never raises on request content (but with strict=True), never above cap or value, never below floor."},
-    {"decide", slot(scorer_decide), METH_FASTCALL,
+    {"decide", slot(scorer_decide<false>), METH_FASTCALL,
      "decide(request, line, imp=0, /) -> (bid_cpm, reason)\n\nLike bid, with the NoBidReason as an int (0: a bid)."},
-    {"best", slot(scorer_best), METH_FASTCALL,
+    {"best", slot(scorer_best<false>), METH_FASTCALL,
      "best(request, lines, imp=0, /) -> (index, bid_cpm)\n\nThe line item with the highest expected surplus "
      "(v - b) * win_rate(b), v after pacing; (-1, 0.0) when none bids. The request is encoded once."},
+    {"bid_json", slot(scorer_bid<true>), METH_FASTCALL,
+     "bid_json(request, line, imp=0, /) -> float\n\nbid(json.loads(request), line, imp) for the bytes of a request, "
+     "without decoding what the model does not read.\n\nBytes that are not JSON are no bid, invalid_request."},
+    {"decide_json", slot(scorer_decide<true>), METH_FASTCALL,
+     "decide_json(request, line, imp=0, /) -> (bid_cpm, reason)\n\nLike bid_json, with the NoBidReason as an int."},
+    {"best_json", slot(scorer_best<true>), METH_FASTCALL,
+     "best_json(request, lines, imp=0, /) -> (index, bid_cpm)\n\nLike best, for the bytes of a request."},
     {nullptr, nullptr, 0, nullptr}};
 
 PyType_Slot scorer_slots[] = {{Py_tp_methods, hot_methods}, {0, nullptr}};
@@ -225,18 +260,29 @@ nb::object decoded(std::string_view utf8) {  // what matches no key becomes cont
   return nb::steal(text);
 }
 
-struct DictSink {
+// The raw features as Python values, by slot.
+nb::tuple raw_features(const Model& model, const Found& found) {
   nb::list categories, numbers;
-  void category(int slot, const char* utf8, size_t size) { categories[slot] = decoded({utf8, size}); }
-  void number(int slot, double x) { numbers[slot] = nb::float_(x); }
-};
+  for (int slot = 0; slot < model.n_categories; ++slot) {
+    TextScratch scratch;
+    const std::string_view text =
+        slot < model.extractor->n_categories() ? model.extractor->category(found, slot, scratch) : std::string_view();
+    categories.append(decoded(text));
+  }
+  double values[kMostNumbers];
+  for (int slot = 0; slot < model.n_numbers; ++slot) values[slot] = kMissing;
+  model.extractor->numbers(found, values);
+  for (int slot = 0; slot < model.n_numbers; ++slot) numbers.append(nb::float_(values[slot]));
+  return nb::make_tuple(categories, numbers);
+}
 
-nb::tuple extract(const Model& model, nb::handle request, nb::handle imp) {
-  DictSink sink;
-  for (int i = 0; i < model.n_categories; ++i) sink.categories.append(nb::str(""));
-  for (int i = 0; i < model.n_numbers; ++i) sink.numbers.append(nb::float_(kMissing));
-  (*model.extractor)(request.ptr(), imp.ptr(), sink);
-  return nb::make_tuple(sink.categories, sink.numbers);
+// The raw features of a request whose auctioned impression is `imp`.
+nb::tuple extract(const Scorer& scorer, nb::dict request, nb::dict imp) {
+  const Model& model = *scorer.model;
+  Held held;
+  Found found;
+  model.dict_reader->read_held(request.ptr(), {0, imp.ptr()}, model.currency, found, held);
+  return raw_features(model, found);
 }
 
 nb::dict trace_dict(const Trace& trace) {
@@ -261,12 +307,17 @@ nb::dict trace_dict(const Trace& trace) {
 nb::dict explain(Scorer& scorer, nb::handle request, LineItem& line, Py_ssize_t imp) {
   if (line.model != scorer.model)
     throw nb::type_error("a line item belongs to the scorer that made it; call this scorer's line_item");
+  const Model& model = *scorer.model;
+  const DictRequest asked{request.ptr(), imp};
   Trace trace;
-  decide(scorer.names, *scorer.model, request.ptr(), line, imp, trace);
+  decide(model, asked, line, trace);
   nb::dict out = trace_dict(trace);
+  Held held;
+  Found found;
   Terms terms;
-  if (terms.read(scorer.names, *scorer.model, request.ptr(), imp) == Reason::kBid)
-    out["raw"] = extract(*scorer.model, request, terms.imp.get());
+  if (!PyDict_Check(request.ptr())) return out;
+  model.dict_reader->read_held(request.ptr(), {imp, nullptr}, model.currency, found, held);
+  if (terms.read(model, found) == Reason::kBid) out["raw"] = raw_features(model, found);
   return out;
 }
 
@@ -433,8 +484,7 @@ NB_MODULE(_native, m) {
            nb::arg("blueprint"), nb::arg("rates"), nb::arg("strict_error").none(), nb::arg("isa"))
       .def("_explain", &explain, nb::arg().none(), nb::arg(), nb::arg())
       .def("_score_many", &score_many)
-      .def("_extract",
-           [](const Scorer& scorer, nb::dict request, nb::dict imp) { return extract(*scorer.model, request, imp); })
+      .def("_extract", &extract)
       .def("_slots",
            [](const Scorer& scorer) { return scorer.slots; })
       .def("_counts",
@@ -463,10 +513,10 @@ NB_MODULE(_native, m) {
       });
 
   m.def("raw_category", [](nb::handle value) {
-    Text text;
-    return decoded(text.of(value.ptr()));
+    TextScratch scratch;
+    return decoded(scratch.of(value_of(value.ptr())));
   }, nb::arg().none(), "A value of a request or a line item as a category, by the rule of the hot path.");
-  m.def("raw_number", [](nb::handle value) { return number_of(value.ptr()); }, nb::arg().none(),
+  m.def("raw_number", [](nb::handle value) { return value_of(value.ptr()).number(); }, nb::arg().none(),
         "The same as a number; NaN when missing.");
 
   nb::dict constants;

@@ -16,6 +16,8 @@
 #include "engine.h"
 #include "extract.h"
 #include "price.h"
+#include "read_dict.h"
+#include "read_json.h"
 
 namespace bidml {
 
@@ -25,6 +27,7 @@ constexpr uint32_t kAllHeads = kCtrHead | kLocationHead | kLogSlopeHead;
 struct Model {
   std::unique_ptr<const Engine> engine;
   std::unique_ptr<const Extractor> extractor;
+  std::unique_ptr<const DictReader> dict_reader;
   // Slots of the request come before those of the line item, so that each side is encoded in one call.
   int n_numbers = 0, n_categories = 0;
   int n_request_numbers = 0;
@@ -54,90 +57,51 @@ struct Trace {
   Decision decision;
 };
 
-struct RequestNames {
-  Reference imp = key("imp"), bidfloor = key("bidfloor"), bidfloorcur = key("bidfloorcur"), at = key("at"),
-            cur = key("cur"), pmp = key("pmp"), private_auction = key("private_auction");
-
- private:
-  static Reference key(const char* text) {
-    PyObject* object = PyUnicode_InternFromString(text);
-    if (!object) throw std::bad_alloc();
-    return Reference(object);
-  }
-};
-
-struct RowSink {
-  const Engine& engine;
-  Row& row;
-  double* numbers;
-  void category(int slot, const char* utf8, size_t size) noexcept { engine.set_category(row, slot, utf8, size); }
-  void number(int slot, double x) noexcept { numbers[slot] = x; }
-};
-
-// The terms of the auction that are not features: which impression, floor, currency, type.
-class Terms {
- public:
-  Reference imp;
+// What a request says about the auction besides features.
+struct Terms {
   double floor_cpm = 0.0;
   int auction_type = 1;
 
-  Reason read(const RequestNames& names, const Model& model, PyObject* request, Py_ssize_t imp_index) noexcept {
-    if (!PyDict_Check(request)) return Reason::kInvalidRequest;
-    const Reference imps = item(request, names.imp.get());
-    if (!imps || !PyList_Check(imps.get())) return Reason::kInvalidRequest;
-    if (imp_index < 0 || imp_index >= PyList_GET_SIZE(imps.get())) return Reason::kInvalidImp;
-    imp = list_item(imps.get(), imp_index);
-    if (!imp || !PyDict_Check(imp.get())) return Reason::kInvalidImp;
-    if (!currency_accepted(item(request, names.cur.get()).get(), model)) return Reason::kUnknownCurrency;
-    const Reference pmp = dict_item(imp.get(), names.pmp.get());
-    if (pmp && number_of(item(pmp.get(), names.private_auction.get()).get()) == 1.0) return Reason::kPrivateAuction;
-    const double at = number_of(item(request, names.at.get()).get());
+  Reason read(const Model& model, const Found& found) noexcept {
+    if (found.imps == Imps::none) return Reason::kInvalidRequest;
+    if (found.imps == Imps::no_such_object) return Reason::kInvalidImp;
+    if (!found.currency_accepted) return Reason::kUnknownCurrency;
+    const Extractor::TermLeaves& leaves = model.extractor->terms();
+    if (found.values[leaves.private_auction].number() == 1.0) return Reason::kPrivateAuction;
+    const double at = found.values[leaves.auction_type].number();
     if (at == 1.0 || at == 2.0)
       auction_type = static_cast<int>(at);
     else if (std::isnan(at))
       auction_type = model.default_auction_type;
     else
       return Reason::kUnsupportedAuctionType;
-    return read_floor(names, model);
+    return read_floor(model, found.values[leaves.floor], found.values[leaves.floor_currency]);
   }
 
  private:
   // Absent or null is no floor. Anything else that is not a number ≥ 0 is garbage: no bid rather than a guess.
-  Reason read_floor(const RequestNames& names, const Model& model) noexcept {
-    const Reference value = item(imp.get(), names.bidfloor.get());
-    if (!value || value.get() == Py_None) return Reason::kBid;
-    const double floor = number_of(value.get());
-    if (!(floor >= 0.0)) return Reason::kInvalidFloor;
-    if (floor == 0.0) return Reason::kBid;
-    const double rate = rate_of(item(imp.get(), names.bidfloorcur.get()).get(), model);
+  Reason read_floor(const Model& model, const Value& floor, const Value& currency) noexcept {
+    if (!floor.is_given()) return Reason::kBid;
+    const double amount = floor.number();
+    if (!(amount >= 0.0)) return Reason::kInvalidFloor;
+    if (amount == 0.0) return Reason::kBid;
+    const double rate = rate_of(currency, model);
     if (!(rate > 0.0)) return Reason::kUnknownCurrency;
-    floor_cpm = floor * rate;
+    floor_cpm = amount * rate;
     return Reason::kBid;
   }
 
-  static double rate_of(PyObject* currency, const Model& model) noexcept {
-    Text text;
+  static double rate_of(const Value& currency, const Model& model) noexcept {
+    TextScratch scratch;
     std::string_view code = "USD";  // OpenRTB's default for bidfloorcur
-    if (currency && currency != Py_None) {
-      if (!PyUnicode_Check(currency)) return 0.0;
-      code = text.of(currency);
+    if (currency.is_given()) {
+      if (!currency.is_text()) return 0.0;
+      code = scratch.of(currency);
     }
     if (code == model.currency) return 1.0;
     for (const auto& [known, rate] : model.rates)
       if (code == known) return rate;
     return 0.0;
-  }
-
-  // `cur` lists the currencies that bids may be in; absent or empty means any.
-  static bool currency_accepted(PyObject* accepted, const Model& model) noexcept {
-    if (!accepted || !PyList_Check(accepted)) return true;
-    const Py_ssize_t n = PyList_GET_SIZE(accepted);
-    for (Py_ssize_t i = 0; i < n && i < 64; ++i) {
-      const Reference code = list_item(accepted, i);
-      Text text;
-      if (code && PyUnicode_Check(code.get()) && text.of(code.get()) == model.currency) return true;
-    }
-    return n == 0;
   }
 };
 
@@ -147,11 +111,26 @@ class Terms {
 
 constexpr int kMostNumbers = 256;  // contract.MAX_FEATURES
 
-inline void encode_request(const Model& model, PyObject* request, PyObject* imp, Row& row) noexcept {
+// The request's side of a row.
+inline void encode_request(const Model& model, const Found& found, Row& row) noexcept {
+  const Engine& engine = *model.engine;
+  const Extractor& extractor = *model.extractor;
+  engine.clear(row);
   double numbers[kMostNumbers];
-  model.engine->clear(row);
-  (*model.extractor)(request, imp, RowSink{*model.engine, row, numbers});
-  model.engine->set_numbers(row, 0, model.n_request_numbers, numbers);
+  extractor.numbers(found, numbers);
+  engine.set_numbers(row, 0, model.n_request_numbers, numbers);
+  std::string_view texts[kMostNumbers];
+  TextScratch scratch;
+  int first = 0;
+  for (int slot = 0; slot < extractor.n_categories(); ++slot) {
+    if (!scratch.has_room()) {
+      engine.set_categories(row, first, slot - first, texts);
+      first = slot;
+      scratch.reset();
+    }
+    texts[slot - first] = extractor.category(found, slot, scratch);
+  }
+  engine.set_categories(row, first, extractor.n_categories() - first, texts);
 }
 
 // From margins to the decision.
@@ -169,15 +148,95 @@ inline PriceInputs price_inputs(const LineItem& line, const Terms& terms) noexce
           terms.auction_type};
 }
 
-inline void decide(const RequestNames& names, const Model& model, PyObject* request, const LineItem& line,
-                   Py_ssize_t imp_index, Trace& trace) noexcept {
-  Terms terms;
-  trace.decision.reason = terms.read(names, model, request, imp_index);
-  if (trace.decision.reason != Reason::kBid) return;
-  Row& row = BIDML_STACK_ROW(*model.engine);
-  encode_request(model, request, terms.imp.get(), row);
-  model.engine->margins(row, *line.row, kAllHeads, trace.margins);
-  price_margins(model, price_inputs(line, terms), trace);
+// A decoded request or the bytes of one, its auctioned impression, and how its values are found: `use` is called once
+// with them, or not at all for what is no request.
+struct DictRequest {
+  PyObject* object;
+  Py_ssize_t imp;
+
+  template <class Use>
+  void with_found(const Model& model, Use&& use) const noexcept {
+    if (!PyDict_Check(object)) return;
+    Found found;
+    if (__builtin_expect(model.dict_reader->read(object, {imp, nullptr}, model.currency, found), 1)) {
+      use(found);
+    } else {
+      with_held(model, use);
+    }
+  }
+
+ private:
+  template <class Use>
+  __attribute__((noinline)) void with_held(const Model& model, Use& use) const noexcept {
+    Held held;
+    Found found;
+    model.dict_reader->read_held(object, {imp, nullptr}, model.currency, found, held);
+    use(found);
+  }
+};
+
+struct JsonRequest {
+  std::string_view bytes;
+  Py_ssize_t imp;
+
+  template <class Use>
+  void with_found(const Model& model, Use&& use) const noexcept {
+    Found found;
+    if (read_json(model.extractor->plan(), bytes, imp, model.currency, found)) use(found);
+  }
+};
+
+// The decision for one line item.
+template <class Request>
+void decide(const Model& model, const Request& request, const LineItem& line, Trace& trace) noexcept {
+  trace.decision.reason = Reason::kInvalidRequest;
+  request.with_found(model, [&](const Found& found) {
+    Terms terms;
+    trace.decision.reason = terms.read(model, found);
+    if (trace.decision.reason != Reason::kBid) return;
+    Row& row = BIDML_STACK_ROW(*model.engine);
+    encode_request(model, found, row);
+    model.engine->margins(row, *line.row, kAllHeads, trace.margins);
+    price_margins(model, price_inputs(line, terms), trace);
+  });
+}
+
+struct Best {
+  Py_ssize_t index = -1;
+  double bid_cpm = 0.0;
+  Reason reason = Reason::kInvalidRequest;
+};
+
+// The line item with the highest expected surplus; the first of equals.
+template <class Request, class LineAt>
+Best best_of(const Model& model, const Request& request, const LineAt& line_at, Py_ssize_t n_lines) noexcept {
+  Best best;
+  request.with_found(model, [&](const Found& found) {
+    Terms terms;
+    best.reason = terms.read(model, found);
+    if (best.reason != Reason::kBid) return;
+    best.reason = Reason::kNoValue;
+    Row& row = BIDML_STACK_ROW(*model.engine);
+    encode_request(model, found, row);
+    double best_surplus_cpm = 0.0;
+    for (Py_ssize_t i = 0; i < n_lines; ++i) {
+      const LineItem& line = line_at(i);
+      Trace trace;
+      model.engine->margins(row, *line.row, kAllHeads, trace.margins);
+      price_margins(model, price_inputs(line, terms), trace);
+      const Decision& d = trace.decision;
+      if (d.reason != Reason::kBid) {
+        if (best.index < 0) best.reason = d.reason;
+        continue;
+      }
+      const double surplus_cpm = (d.unshaded_bid_cpm - d.bid_cpm) * d.win_rate;
+      if (best.index < 0 || surplus_cpm > best_surplus_cpm) {
+        best = {i, d.bid_cpm, Reason::kBid};
+        best_surplus_cpm = surplus_cpm;
+      }
+    }
+  });
+  return best;
 }
 
 }  // namespace bidml
