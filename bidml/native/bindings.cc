@@ -181,7 +181,7 @@ bool decide_call(PyObject* self, PyObject* const* args, Py_ssize_t n, Trace& tra
   }
   LineItem* line = line_item_of(args[1], scorer);
   if (!line || !imp_index_of(args, n, &imp)) return false;
-  const auto use = [&](const auto& request) { decide(*scorer.model, request, *line, trace); };
+  const auto use = [&](const auto& request) { decide<false>(*scorer.model, request, *line, trace); };
   if (!BIDML_WITH_REQUEST(is_json, args[0], imp, use)) return false;
   scorer.counters.count(trace.decision.reason);
   return !raise_if_strict(scorer, trace.decision.reason);
@@ -310,7 +310,7 @@ nb::dict explain(Scorer& scorer, nb::handle request, LineItem& line, Py_ssize_t 
   const Model& model = *scorer.model;
   const DictRequest asked{request.ptr(), imp};
   Trace trace;
-  decide(model, asked, line, trace);
+  decide<true>(model, asked, line, trace);
   nb::dict out = trace_dict(trace);
   Held held;
   Found found;
@@ -402,7 +402,7 @@ void score_many(Scorer& scorer, Py_ssize_t n, nb::list categories, nb::list numb
       model.engine->margins(row, model.heads, trace.margins);
       if (pricing) {
         const double at = inputs[4].data()[i];
-        price_margins(model,
+        price_margins<true>(model,
                       {inputs[0].data()[i], inputs[1].data()[i], inputs[2].data()[i], inputs[3].data()[i],
                        at == 1.0 ? 1 : at == 2.0 ? 2 : 0},
                       trace);

@@ -134,13 +134,14 @@ inline void encode_request(const Model& model, const Found& found, Row& row) noe
 }
 
 // From margins to the decision.
-inline void price_margins(const Model& model, const PriceInputs& inputs, Trace& trace) noexcept {
+template <bool wants_win_rate>
+void price_margins(const Model& model, const PriceInputs& inputs, Trace& trace) noexcept {
   trace.log_odds = calibrated(model.calibration, trace.margins[0]);
   trace.pctr = sigmoid(trace.log_odds);
   trace.curve = win_curve(model.win, trace.margins[1], trace.margins[2]);
   trace.floor_cpm = inputs.floor_cpm;
   trace.auction_type = inputs.auction_type;
-  trace.decision = price(trace.pctr, trace.curve, model.win.gamma, inputs);
+  trace.decision = price<wants_win_rate>(trace.pctr, trace.curve, model.win.gamma, inputs);
 }
 
 inline PriceInputs price_inputs(const LineItem& line, const Terms& terms) noexcept {
@@ -187,7 +188,7 @@ struct JsonRequest {
 };
 
 // The decision for one line item.
-template <class Request>
+template <bool wants_win_rate, class Request>
 void decide(const Model& model, const Request& request, const LineItem& line, Trace& trace) noexcept {
   trace.decision.reason = Reason::kInvalidRequest;
   request.with_found(model, [&](const Found& found) {
@@ -197,7 +198,7 @@ void decide(const Model& model, const Request& request, const LineItem& line, Tr
     Row& row = BIDML_STACK_ROW(*model.engine);
     encode_request(model, found, row);
     model.engine->margins(row, *line.row, kAllHeads, trace.margins);
-    price_margins(model, price_inputs(line, terms), trace);
+    price_margins<wants_win_rate>(model, price_inputs(line, terms), trace);
   });
 }
 
@@ -223,7 +224,7 @@ Best best_of(const Model& model, const Request& request, const LineAt& line_at, 
       const LineItem& line = line_at(i);
       Trace trace;
       model.engine->margins(row, *line.row, kAllHeads, trace.margins);
-      price_margins(model, price_inputs(line, terms), trace);
+      price_margins<true>(model, price_inputs(line, terms), trace);
       const Decision& d = trace.decision;
       if (d.reason != Reason::kBid) {
         if (best.index < 0) best.reason = d.reason;
