@@ -285,6 +285,15 @@ nb::tuple extract(const Scorer& scorer, nb::dict request, nb::dict imp) {
   return raw_features(model, found);
 }
 
+// The same from the bytes of one; None when they are no JSON object.
+nb::object extract_json(const Scorer& scorer, nb::bytes request, Py_ssize_t imp) {
+  const Model& model = *scorer.model;
+  Found found;
+  if (!read_json(model.extractor->plan(), {request.c_str(), request.size()}, imp, model.currency, found))
+    return nb::none();
+  return raw_features(model, found);
+}
+
 nb::dict trace_dict(const Trace& trace) {
   nb::dict out;
   out["bid_cpm"] = trace.decision.bid_cpm;
@@ -485,6 +494,7 @@ NB_MODULE(_native, m) {
       .def("_explain", &explain, nb::arg().none(), nb::arg(), nb::arg())
       .def("_score_many", &score_many)
       .def("_extract", &extract)
+      .def("_extract_json", &extract_json)
       .def("_slots",
            [](const Scorer& scorer) { return scorer.slots; })
       .def("_counts",
