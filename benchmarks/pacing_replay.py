@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -123,7 +123,9 @@ def clock_of(
     return scaled, np.rint(np.cumsum(today) / today.sum() * n_auctions).astype(np.int64)
 
 
-def replay_campaign(campaign: int, auction_type: int, data: Path = DATA) -> list[Outcome]:
+def replay_campaign(
+    campaign: int, auction_type: int, data: Path = DATA, *, budget_shares: Sequence[float] = BUDGET_SHARES
+) -> list[Outcome]:
     """All policies by all clocks at all budgets; `auction_type` is 1 or 2."""
     tuning, test = load_campaign(campaign, data)
     clocks = {clock: clock_of(clock, campaign, len(test), data) for clock in CLOCKS}
@@ -136,7 +138,7 @@ def replay_campaign(campaign: int, auction_type: int, data: Path = DATA) -> list
     }
     unit = value_unit(tuning)
     found: list[Outcome] = []
-    for share in BUDGET_SHARES:
+    for share in budget_shares:
         budget, tuned = share * test.full_cost, share * tuning.full_cost
         _, best = best_multiplier(test, best_bid, unit, budget, auction_type)
 
