@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bidml.contract import Feature, FeatureKind, FeatureSpec
@@ -144,6 +144,7 @@ def table(rows: int = 12) -> pd.DataFrame:
     )
 
 
+@settings(max_examples=25)
 @given(copies=st.lists(st.integers(0, 11), max_size=20), seed=st.integers(0, 100))
 def test_any_order_and_any_copies_give_the_same_rows(copies: list[int], seed: int) -> None:
     """Replayed and shuffled input is the same input."""
@@ -156,6 +157,7 @@ def test_any_order_and_any_copies_give_the_same_rows(copies: list[int], seed: in
     assert counts["superseded by a later outcome"] == 0
 
 
+@settings(max_examples=25)
 @given(seed=st.integers(0, 100))
 def test_a_late_click_supersedes_the_row_without_it(seed: int) -> None:
     """A row written before its win and its click were known is the same row."""
