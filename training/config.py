@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bidml.errors import ConfigError
-from bidml.train.config import TrainConfig, parse_config
+from bidml.train.config import TrainConfig, config_error, parse_config, read_toml
 
 
 class _Section(BaseModel):
@@ -96,14 +95,7 @@ def load_retrain_config(path: str | Path) -> RetrainConfig:
     Raises `ConfigError` for what is not TOML, unknown keys and values out of range, `SpecError` for the features.
     """
     path = Path(path)
-    try:
-        document = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise ConfigError(
-            "the config file can be read", value=str(error), remedy="correct the path"
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is TOML", value=str(error), remedy="correct the file") from None
+    document = read_toml(path)
     for section, keys in (
         (document.get("train", {}).get("log"), ("path",)),
         (document.get("publish"), ("folder", "key_file")),
@@ -131,8 +123,4 @@ def parse_retrain_config(document: Mapping[str, Any]) -> RetrainConfig:
     try:
         return RetrainConfig.model_validate({**sections, "train": parsed})
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the config"
-        raise ConfigError(
-            f"{where}: {first['msg']}", value=first["input"], remedy="see docs/retraining.md for the keys"
-        ) from None
+        raise config_error(error, remedy="see docs/retraining.md for the keys") from None

@@ -131,14 +131,7 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     values out of range, `SpecError` for a feature that OpenRTB does not know.
     """
     path = Path(path)
-    try:
-        document = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise ConfigError(
-            "the config file can be read", value=str(error), remedy="correct the path"
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is TOML", value=str(error), remedy="correct the file") from None
+    document = read_toml(path)
     section = document.get("log")
     if isinstance(section, dict):
         section |= {key: _beside(path, section[key]) for key in ("path", "test_path") if key in section}
@@ -150,13 +143,28 @@ def parse_config(document: Mapping[str, Any]) -> TrainConfig:
     try:
         config = TrainConfig.model_validate(document)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the config"
-        raise ConfigError(
-            f"{where}: {first['msg']}", value=first["input"], remedy="see docs/training.md for the keys"
-        ) from None
+        raise config_error(error, remedy="see docs/training.md for the keys") from None
     _ = config.spec  # a wrong feature is refused before anything is read
     return config
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables in a TOML file; raises `ConfigError`."""
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(
+            "the config file can be read", value=str(error), remedy="correct the path"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is TOML", value=str(error), remedy="correct the file") from None
+
+
+def config_error(error: ValidationError, *, remedy: str) -> ConfigError:
+    """What pydantic found first, with its key and value."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(map(str, first["loc"])) or "the config"
+    return ConfigError(f"{where}: {first['msg']}", value=first["input"], remedy=remedy)
 
 
 def _beside(config: Path, where: object) -> object:
