@@ -186,14 +186,14 @@ class Scorer(_native.NativeScorer):
         `outputs`: name → writable contiguous buffer of one double per row; names of `BATCH_OUTPUTS`. The GIL is
         released. Raises `DataError` for a missing column, an unequal length, another type or an unknown output.
         """
-        arguments = batch_arguments(self.blueprint.spec, self._feature_slots, columns, outputs)
-        prices = not set(PRICE_OUTPUTS).isdisjoint(outputs)
-        if prices and (self.blueprint.ctr is None or self.blueprint.win is None):
+        priced = not set(PRICE_OUTPUTS).isdisjoint(outputs)
+        if priced and (self.blueprint.ctr is None or self.blueprint.win is None):
             raise DataError(
                 "bids need an artifact with a CTR model and a win curve",
                 value=sorted(outputs),
                 remedy="ask for less",
             )
+        arguments = batch_arguments(self.blueprint.spec, self._feature_slots, columns, outputs)
         try:
             self._score_many(*arguments)
         except ValueError as error:

@@ -215,7 +215,7 @@ def test_half_an_artifact_scores_its_half(columns: dict[str, Any]) -> None:
         wanted = evaluate(blueprint, features)
         assert all(np.allclose(found[name], wanted[name], rtol=1e-12, atol=1e-12) for name in names)
         with pytest.raises(DataError, match="CTR model and a win curve"):
-            half.bid_many(columns, out=np.empty(N_ROWS))
+            half.bid_many(features, out=np.empty(N_ROWS))
 
 
 def test_batches_run_beside_each_other(scorer: Scorer, columns: dict[str, Any]) -> None:

@@ -61,22 +61,10 @@ def boom(*_: object) -> Any:
 
 
 EVIL = dict.fromkeys(
-    [
-        *(
-            "__eq__",
-            "__hash__",
-            "__float__",
-            "__int__",
-            "__index__",
-            "__str__",
-            "__bool__",
-            "__len__",
-            "__iter__",
-        ),
-        *("__getitem__", "__contains__", "__lt__", "__getattr__", "keys", "get", "items"),
-    ],
+    ["__eq__", "__hash__", "__float__", "__int__", "__index__", "__str__", "__bool__", "__len__", "__iter__",
+     "__getitem__", "__contains__", "__lt__", "__getattr__", "keys", "get", "items"],
     boom,
-)
+)  # fmt: skip
 
 
 def evil(base: type, *arguments: Any) -> Any:
