@@ -70,7 +70,10 @@ _UNREAD: Final = {
     "bcat": ["IAB7-39", "IAB8-18", "IAB8-5", "IAB9-9", "IAB25-3", "IAB26"],
     "badv": ["blocked-one.example", "blocked-two.example"],
     "tmax": 250,
-    "source": {"fd": 1, "ext": {"schain": {"complete": 1, "ver": "1.0", "nodes": [{"asi": "ssp.example", "hp": 1}]}}},
+    "source": {
+        "fd": 1,
+        "ext": {"schain": {"complete": 1, "ver": "1.0", "nodes": [{"asi": "ssp.example", "hp": 1}]}},
+    },
     "regs": {"coppa": 0, "ext": {"gdpr": 0, "us_privacy": "1YNN"}},
 }
 
@@ -124,7 +127,12 @@ def simulated_log(n_rows: int, rng: np.random.Generator) -> Log:
     view, depth = columns["viewability"], columns["session_depth"]
     logit += 1.5 * view - 0.02 * depth + np.sin(hour / 4.0) * (view - 0.5) + 0.3 * columns["instl"]
     logit += 0.3 * np.tanh((np.nan_to_num(yob, nan=1975.0) - 1980) / 10) * (columns["connection"] == 2)
-    price += 0.5 * view + 0.4 * columns["instl"] + 0.1 * np.cos(hour / 4.0) + 0.3 * np.log(columns["bidfloor"] + 0.1)
+    price += (
+        0.5 * view
+        + 0.4 * columns["instl"]
+        + 0.1 * np.cos(hour / 4.0)
+        + 0.3 * np.log(columns["bidfloor"] + 0.1)
+    )
     slope += 0.6 + 0.2 * columns["instl"] - 0.2 * view
     clicked = (rng.random(n_rows) < 1.0 / (1.0 + np.exp(-logit))).astype(float)
     noise = rng.normal(size=n_rows)
@@ -152,13 +160,17 @@ def _texts(name: str, n_values: int) -> NDArray[Any]:
 # ---- requests ----------------------------------------------------------------------------------------------------
 
 
+def _compact(request: dict[str, Any]) -> bytes:
+    return json.dumps(request, ensure_ascii=False, separators=(",", ":")).encode()
+
+
 def requests_of(columns: Columns, rng: np.random.Generator) -> list[bytes]:
     """One OpenRTB request per row, as JSON; extraction gives the row's request features back."""
     names = [name for name in columns if name != "creative"]
     cells = [columns[name].tolist() for name in names]
     ids = rng.integers(0, 2**63, (len(cells[0]), 2)).tolist()
     return [
-        json.dumps(_request(dict(zip(names, row, strict=True)), *of_row), ensure_ascii=False, separators=(",", ":")).encode()
+        _compact(_request(dict(zip(names, row, strict=True)), *of_row))
         for row, of_row in zip(zip(*cells, strict=True), ids, strict=True)
     ]
 
@@ -166,7 +178,11 @@ def requests_of(columns: Columns, rng: np.random.Generator) -> list[bytes]:
 def _request(row: dict[str, Any], first_id: int, second_id: int) -> dict[str, Any]:
     width, height = map(int, row["banner_size"].split("x"))
     day = 19_723 + (int(row["weekday"]) - 0) % 7  # 19723 is a Monday
-    user: dict[str, Any] = {"id": f"{second_id:016x}", "gender": row["gender"], "keywords": "sports,travel,music"}
+    user: dict[str, Any] = {
+        "id": f"{second_id:016x}",
+        "gender": row["gender"],
+        "keywords": "sports,travel,music",
+    }
     if row["yob"] == row["yob"]:
         user["yob"] = int(row["yob"])
     return {
@@ -300,7 +316,9 @@ def encoded(columns: Columns, of: tuple[Column, ...], rows: slice) -> NDArray[np
     return np.ascontiguousarray(np.stack(parts, axis=1))
 
 
-def _booster(x: NDArray[np.float64], y: NDArray[np.float64], shape: dict[str, int], objective: str) -> lgb.Booster:
+def _booster(
+    x: NDArray[np.float64], y: NDArray[np.float64], shape: dict[str, int], objective: str
+) -> lgb.Booster:
     parameters = {"objective": objective, "verbose": -1, "num_threads": 2, "learning_rate": 0.05, "seed": 1}
     of_shape = {name: value for name, value in shape.items() if name != "n_trees"}
     return lgb.train(parameters | of_shape, lgb.Dataset(x, y), shape["n_trees"])
