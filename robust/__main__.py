@@ -24,7 +24,7 @@ from robust.table import ATTACKS, Attack
 
 _STARTED, _MARK = "robust-started", "robust-outcome "
 PYTHON = "python: "  # a fault that is a patch, one of the attack's TWINS; the others are those of faults.py
-_TIMEOUT_S = {Effort.TWIN: 300, Effort.QUICK: 600, Effort.LONG: 6 * 3600}
+_TIMEOUT_S = {Effort.TWIN: 300, Effort.QUICK: 1_800, Effort.LONG: 6 * 3600}
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def _in(file: str, tests: str, *rows: tuple[str, ...]) -> list[Fault]:
     return [Fault(row[0], file, row[1], row[2], tests, row[3] if len(row) > 3 else "") for row in rows]
 
 
-_PRICE = "tests/test_pricing.py"
+_PRICE = "tests/score/test_decision.py"
 _ENGINE = "tests/native"
 
 FAULTS: tuple[Fault, ...] = (

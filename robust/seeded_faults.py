@@ -19,7 +19,7 @@ from robust.builds import BROKEN, ROOT, make
 from robust.faults import FAULTS, Fault, number_of
 
 # Where a fault is looked for, in this order, after the tests that its table names.
-_SUITES = ("tests/test_pricing.py", "tests/native", "tests/score", "tests/export/test_export.py")
+_SUITES = ("tests/native", "tests/score", "tests/pricing", "tests/export/test_export.py")
 _TIMEOUT_S = 300
 
 
@@ -52,18 +52,10 @@ def verdict_on(fault: Fault | None) -> Verdict:
 
 
 def _failure(suite: str, environment: dict[str, str]) -> str | None:
-    command = [
-        sys.executable,
-        "-S",
-        "-m",
-        "pytest",
-        "-q",
-        "-x",
-        "--no-header",
-        "--tb=no",
-        "-p",
-        "no:cacheprovider",
-    ]
+    options = (
+        "-q -x --no-header --tb=no -p no:cacheprovider -o pythonpath="  # the root would bring its own package
+    )
+    command = [sys.executable, "-S", "-m", "pytest", *options.split()]
     try:
         found = subprocess.run(
             [*command, "--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"), str(ROOT / suite)],

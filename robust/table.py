@@ -31,7 +31,6 @@ ATTACKS = (
         (
             (PLAIN, "python: any graph is accepted"),
             (PLAIN, "python: any digest is accepted"),
-            (PLAIN, "python: no bounds are checked"),
         ),
     ),
     Attack(
@@ -55,5 +54,12 @@ ATTACKS = (
             (BROKEN, "second price taken for first"),
             (BROKEN, "negative times negative"),
         ),
+    ),
+    Attack("memory", "robust.memory", (PLAIN,), ((PLAIN, "python: a byte is kept of every fourth bid"),)),
+    Attack(
+        "processes",
+        "robust.processes",
+        (PLAIN,),
+        ((PLAIN, "python: exit by abort"), (PLAIN, "python: a bid of another model")),
     ),
 )
