@@ -7,15 +7,23 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(HOST_PYTHON) -m pip --disable-pip-version-check --python $(BIN)/python
 NATIVE_SOURCES := CMakeLists.txt pyproject.toml $(wildcard bidml/native/*.h bidml/native/*.cc)
-CHECKED := $(wildcard bidml tests training benchmarks notebooks)
+CHECKED := $(wildcard bidml tests training benchmarks notebooks robust)
 
-.PHONY: demo test lint types build env clean lock
+.PHONY: demo test robust robust-long lint types build env clean lock
 
 demo: $(VENV)/.built
 	$(BIN)/bidml demo --out runs/demo
 
 test: lint types $(VENV)/.built $(VENV)-ort-min/.installed
 	BIDML_ORT_MIN_PYTHON=$(CURDIR)/$(VENV)-ort-min/bin/python $(BIN)/python -m pytest -q $(PYTEST_ARGS)
+
+# Attacks on the runtime: robust in minutes (CI), robust-long in hours. docs/reliability.md says what they try.
+robust: $(VENV)/.built
+	$(BIN)/python -m robust $(ROBUST_ARGS)
+
+robust-long: $(VENV)/.built
+	nice -n 10 $(BIN)/python -m robust --long $(ROBUST_ARGS)
+	nice -n 10 $(BIN)/python -m robust.seeded_faults
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check --quiet $(CHECKED)

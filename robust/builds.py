@@ -1,0 +1,158 @@
+"""Copies of the package with another extension: sanitized, or broken on purpose. Kept below `build/robust`.
+
+A copy is a folder `<name>/site/bidml` that comes first on the path of a process started with `python -S`, so that the
+editable installation stays out of the way. Builds are incremental: unchanged files are not compiled again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+HOME = ROOT / "build" / "robust"
+_NATIVE = "bidml/native"
+
+
+@dataclass(frozen=True)
+class Build:
+    """`options` for the compiler and linker; `library` is loaded first; `environment` for its processes."""
+
+    name: str
+    options: str
+    more_options: str = "-O1 -g1"
+    library: str = ""
+    environment: Mapping[str, str] | None = None
+    has_faults: bool = False
+
+    @property
+    def home(self) -> Path:
+        return HOME / self.name
+
+    @property
+    def site(self) -> Path:
+        return self.home / "site"
+
+    def process_environment(self) -> dict[str, str]:
+        """The environment of a Python process that uses this build."""
+        environment = {**os.environ, "PYTHONPATH": path_of(self.site), **(self.environment or {})}
+        if self.library:
+            # The C++ library too: a sanitizer that comes before it cannot find its exceptions.
+            environment["LD_PRELOAD"] = f"{_compiler_file(self.library)} {_compiler_file('libstdc++.so.6')}"
+        return environment
+
+
+ASAN = Build(
+    "asan",
+    "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer",
+    library="libasan.so",
+    environment={
+        "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:allocator_may_return_null=1",
+        "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
+        "PYTHONMALLOC": "malloc",
+    },
+)
+TSAN = Build(
+    "tsan",
+    "-fsanitize=thread",
+    library="libtsan.so",
+    environment={"TSAN_OPTIONS": "halt_on_error=0:exitcode=66:report_signal_unsafe=0"},
+)
+PLAIN = Build("plain", "", more_options="")
+BROKEN = Build("broken", "", more_options="-O1", has_faults=True)
+BROKEN_ASAN = Build(
+    "broken-asan", ASAN.options, library=ASAN.library, environment=ASAN.environment, has_faults=True
+)
+BUILDS = {build.name: build for build in (PLAIN, ASAN, TSAN, BROKEN, BROKEN_ASAN)}
+
+
+def path_of(site: Path) -> str:
+    """The import path of a process with `python -S`: a copy's folder, the tools, then the environment's packages."""
+    packages = [entry for entry in sys.path if entry.endswith("site-packages")]
+    return os.pathsep.join(map(str, [site, ROOT, ROOT / "tests", ROOT / "tests" / "native", *packages]))
+
+
+def make(build: Build) -> None:
+    """Compile `build` and refresh its copy of the package. Raises `CompilationError` with the compiler's last words."""
+    source = build.home / "source"
+    options = [*build.options.split()]
+    edits: Mapping[str, str] = {}
+    if build.has_faults:
+        from robust import faults
+
+        edits = faults.edits()
+        options += ["-include", str(ROOT / "robust" / "fault.h")]
+    _mirror(ROOT / _NATIVE, source / _NATIVE, edits)
+    _write_if_new(source / "CMakeLists.txt", (ROOT / "CMakeLists.txt").read_text())
+    objects = build.home / "objects"
+    if not (objects / "build.ninja").exists():
+        _run(
+            [
+                *(_tool("cmake"), "-G", "Ninja", "-S", str(source), "-B", str(objects)),
+                "-DCMAKE_BUILD_TYPE=Release",
+                f"-DCMAKE_MAKE_PROGRAM={_tool('ninja')}",
+                f"-DCMAKE_CXX_FLAGS={' '.join(options)}",
+                f"-DBIDML_MORE_OPTIONS={';'.join(build.more_options.split())}",
+                f"-DPython_EXECUTABLE={sys.executable}",
+                f"-Dnanobind_DIR={_nanobind()}",
+            ]
+        )
+    _run([_tool("ninja"), "-C", str(objects)])
+    copy = build.site / "bidml"
+    shutil.copytree(
+        ROOT / "bidml",
+        copy,
+        dirs_exist_ok=True,
+        ignore=shutil.ignore_patterns("native", "*.so", "__pycache__"),
+    )
+    for extension in objects.glob("_native*.so"):
+        partial = copy / "score" / f"{os.getpid()}.partial"
+        shutil.copy2(extension, partial)
+        partial.replace(copy / "score" / extension.name)  # a process may have the old one mapped
+
+
+class CompilationError(Exception):
+    """A build failed."""
+
+
+def _run(command: list[str]) -> None:
+    found = subprocess.run(command, capture_output=True, text=True)
+    if found.returncode:
+        raise CompilationError((found.stdout + found.stderr)[-3_000:])
+
+
+def _mirror(source: Path, target: Path, edits: Mapping[str, str]) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    names = {path.name for path in source.iterdir() if path.suffix in (".h", ".cc")}
+    for stale in target.iterdir():
+        if stale.name not in names:
+            stale.unlink()
+    for name in names:
+        _write_if_new(target / name, edits.get(name) or (source / name).read_text())
+
+
+def _write_if_new(path: Path, text: str) -> None:
+    """Leaves the time stamp of what has not changed."""
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
+
+
+def _tool(name: str) -> str:
+    beside = Path(sys.executable).with_name(name)
+    return str(beside) if beside.exists() else name
+
+
+def _nanobind() -> str:
+    import nanobind
+
+    return str(nanobind.cmake_dir())
+
+
+def _compiler_file(name: str) -> str:
+    found = subprocess.run(["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True)
+    return found.stdout.strip()

@@ -1,0 +1,220 @@
+"""Mistakes one could make in the native code, each a small edit; all are compiled into one build, one is in force.
+
+`old` is an expression or statements of a file below `bidml/native`, found once; `new` stands in for it while the fault
+is in force. The environment variable BIDML_FAULT holds the fault's number (`number_of`). A test-suite, or an attack, is
+as good as the faults it notices.
+"""
+
+# ruff: noqa: E501 (a fault is a line)
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from robust.builds import ROOT
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`tests`: where it should be noticed first; `survives`: why no test can see it, where none can."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str = ""
+    survives: str = ""
+
+
+def _in(file: str, tests: str, *rows: tuple[str, ...]) -> list[Fault]:
+    return [Fault(row[0], file, row[1], row[2], tests, row[3] if len(row) > 3 else "") for row in rows]
+
+
+_PRICE = "tests/score/test_decision.py"
+_ENGINE = "tests/native"
+
+FAULTS: tuple[Fault, ...] = (
+    *_in(
+        "price.h",
+        _PRICE,
+        ("value per hundred", "1000.0 * pctr", "100.0 * pctr"),
+        ("pacing forgotten", "out.value_cpm * in.pacing_multiplier", "out.value_cpm"),
+        ("a NaN floor passes", "!(in.floor_cpm >= 0.0)", "in.floor_cpm < 0.0"),
+        ("any auction type", "!(in.auction_type == 1 || in.auction_type == 2)", "false"),
+        ("negative times negative", "in.value_per_click >= 0.0 && in.pacing_multiplier >= 0.0 && v > 0.0", "v > 0.0"),
+        ("infinite value", "v < std::numeric_limits<double>::infinity()", "true"),
+        ("floor above cap", "in.cap_cpm > 0.0 && in.cap_cpm >= in.floor_cpm", "in.cap_cpm > 0.0"),
+        ("cap of zero or less", "in.cap_cpm > 0.0 && in.cap_cpm >= in.floor_cpm", "in.cap_cpm >= in.floor_cpm",
+         "v > floor and the guard's bid > 0 refuse the same auctions; only the reason differs"),
+        ("bid at a floor that is the value", "!(v > in.floor_cpm)", "!(v >= in.floor_cpm)"),
+        ("second price taken for first", "out.optimum_cpm = in.auction_type == 2 ? v : first_price_optimum_cpm(curve, gamma, v);",
+         "out.optimum_cpm = in.auction_type == 1 ? v : first_price_optimum_cpm(curve, gamma, v);"),
+        ("not raised to the floor", "std::max(out.optimum_cpm, in.floor_cpm)", "out.optimum_cpm"),
+        ("above value", "std::min(in.cap_cpm, v)", "in.cap_cpm"),
+        ("above cap", "std::min(in.cap_cpm, v)", "v"),
+        ("doubled after the guard", "out.bid_cpm = bid;", "out.bid_cpm = 2.0 * bid;"),
+        ("no guard", "!(bid > 0.0 && bid >= in.floor_cpm && bid <= in.cap_cpm && bid <= v)", "false",
+         "the guard is redundant by intent: it stands alone if the lines above break"),
+        ("win rate of the optimum", "win_rate(curve, gamma, bid)", "win_rate(curve, gamma, out.optimum_cpm)"),
+        ("two Halley steps fewer", "step < kHalleySteps", "step < kHalleySteps - 2"),
+        ("Halley without curvature", "k * s * (1.0 - s)", "k * s"),
+        ("sigmoid of the wrong side", "(y >= 0.0 ? 1.0 : e)", "1.0"),
+        ("start below the root", "d > 0.0 ? d / (1.0 + k) : d", "d"),
+        ("small probabilities lost", "return (x >= 0.0 ? 1.0 : e) / (1.0 + e);", "return x >= 0.0 ? 1.0 / (1.0 + e) : 1.0 - 1.0 / (1.0 + e);"),
+        ("beta calibration's sign", "c.positive * ln_p - c.negative * ln_q", "c.positive * ln_p + c.negative * ln_q"),
+        ("shift without slope forgotten", "c.positive == 1.0 && c.shift == 0.0", "c.positive == 1.0"),
+        ("ln p without its linear part", "-(std::max(-log_odds, 0.0) + tail)", "-tail"),
+        ("location not clamped", "std::max(location_margin, -kMaxAbsWinLogit)", "location_margin"),
+        ("slope not clamped", "std::max(log_slope_margin, kMinLogSlope)", "log_slope_margin"),
+        ("logit shift forgotten", "(w.slope_scale * beta + w.logit_shift)", "(w.slope_scale * beta)"),
+        ("slope scale forgotten", "w.slope_scale * std::exp(a)", "std::exp(a)"),
+        ("Dagum exponent forgotten", "std::exp(-gamma * softplus(-z))", "std::exp(-softplus(-z))"),
+        ("Dagum exponent forgotten in the price", "gamma * k", "k"),
+    ),
+    *_in(
+        "engine.cc",
+        _ENGINE,
+        ("divisor forgotten", "h.forest.sum(*kernels, lanes) / h.divisor * h.scale + h.intercept", "h.forest.sum(*kernels, lanes) * h.scale + h.intercept"),
+        ("intercept forgotten", "h.forest.sum(*kernels, lanes) / h.divisor * h.scale + h.intercept", "h.forest.sum(*kernels, lanes) / h.divisor * h.scale"),
+        ("last term only", "margin += term;", "margin = term;"),
+        ("long rows: blank forgotten", "terms[i] = a[place.terms + i] ^ b[place.terms + i] ^ blank[place.terms + i];", "terms[i] = a[place.terms + i] ^ b[place.terms + i];"),
+        ("sides: the request twice", "impl_->kernels->combine(bytes_of(out), bytes_of(request), bytes_of(line), impl_->encoder.blank(), row_bytes());",
+         "impl_->kernels->combine(bytes_of(out), bytes_of(request), bytes_of(request), impl_->encoder.blank(), row_bytes());"),
+    ),
+    *_in(
+        "encoder.h",
+        _ENGINE,
+        ("missing number taken for a large one", "code == target.missing_code ? target.values : code", "code"),
+        ("words: the first value always", "word_values_[target.values + codes[int(target.slot) - first]]", "word_values_[target.values]"),
+        ("terms not written", "for (uint32_t i = 0; i < slot.n_terms; ++i, payload += 8) std::memcpy(row + *piece++, payload, 8);", ";"),
+    ),
+    *_in(
+        "encoder.cc",
+        _ENGINE,
+        ("every key gets the default", "known ? lookup.values[next[u]++] : lookup.default_value", "lookup.default_value"),
+        ("unseen text is zero", "append(fallback, use, use.lookup->default_value);", "append(fallback, use, 0.0);"),
+        ("categories not rewritten", "rewritten(value, use.rewrite)", "value"),
+        ("numbers not rewritten", "rewritten(x, placed.rewrite)", "x"),
+        ("missing number is rank 0", "values.push_back(placed.lane->missing);", "values.push_back(0);"),
+        ("missing text is not the empty text", 'set_category(blank, slot, "", 0);', 'set_category(blank, slot, "\\xff", 1);'),
+    ),
+    *_in(
+        "lanes.cc",
+        _ENGINE,
+        ("NaN ranks one too low", "std::max(lane.missing, k + 1)", "std::max(lane.missing, k)"),
+        ("one lane for nodes that disagree on NaN", "to_true.empty()", "true"),
+        ("NaN is never a member", "side ? 0u : 1u", "1u"),
+        ("member flags swapped", "contains(steps, x) ? 0 : 1", "contains(steps, x) ? 1 : 0"),
+        ("no break below a member", "steps.push_back(below(member));", "steps.push_back(member);"),
+        ("zero is 1e-35 exactly", "1.0000000180025095e-35", "1e-35"),
+        ("minus zero not missing", "steps.push_back(below(-zero));", ";"),
+        ("thresholds of truncated numbers not moved", "step = last_truncated_to(step);", ";"),
+        ("256 values in a byte", "longest > kByteValues", "longest > kByteValues + 1"),
+        ("129 lanes in two registers", "plan.lanes.size() > kByteLanes", "plan.lanes.size() > kByteLanes + 1"),
+        ("missing is in no bit set", "if (missing_true(use.members[i])) bits[lane.missing / 32] |= 1u << (lane.missing % 32);", ";"),
+        ("a lane starts one above", "return uint32_t(position(steps, x));", "return uint32_t(std::upper_bound(steps.begin(), steps.end(), x) - steps.begin());"),
+    ),
+    *_in(
+        "forest.cc",
+        _ENGINE,
+        ("bar one too high", "uint8_t(254 - node.k)", "uint8_t(255 - node.k)"),
+        ("early leaf on the false side", "fill_complete(reader, at, depth, 2 * cell, level + 1, lanes, bars, leaves);", "fill_complete(reader, at, depth, 2 * cell + 1, level + 1, lanes, bars, leaves);"),
+        ("a stride too few", "(depth + stride - 1) / stride", "depth / stride"),
+        ("every pair of leaves is one", "a.is_leaf && b.is_leaf && a.at == b.at", "a.is_leaf && b.is_leaf"),
+        ("a node too many in a block", "size.n_nodes < 64", "size.n_nodes <= 64"),
+        ("half the lanes loaded", "lanes.lanes.size() <= 32", "lanes.lanes.size() <= 64"),
+        ("wide nodes: sides swapped", "open.push_back({reader.side(at.at, true), side});", "open.push_back({reader.side(at.at, false), side});"),
+        ("walk: every bar is 0", "node.lane | node.k << 8 | uint32_t(pair - place) << 16", "node.lane | uint32_t(pair - place) << 16"),
+        ("depth 6 runs as depth 5", "std::max(size.depth, kShallowest)", "std::min(std::max(size.depth, kShallowest), 5u)"),
+    ),
+    *_in(
+        "numbers.h",
+        _ENGINE,
+        ("bisection stops one early", "slot.blocks[(low + half) * 8 - 1] < x", "slot.blocks[(low + half) * 8 - 1] <= x"),
+    ),
+    *_in(
+        "kernel_scalar.cc",
+        _ENGINE,
+        ("scalar: on a threshold goes up", "count += block[i] < x", "count += block[i] <= x"),
+        ("scalar: NaN is a number", "if (values[i] != values[i]) codes[i] = missing[i];", ";"),
+        ("scalar: size of the key not compared", "StringTable::size_of(cell) == size && std::memcmp(table.key_of(cell), text, size) == 0", "std::memcmp(table.key_of(cell), text, size) == 0"),
+        ("scalar: text of the key not compared", "StringTable::size_of(cell) == size && std::memcmp(table.key_of(cell), text, size) == 0", "StringTable::size_of(cell) == size"),
+        ("scalar: blank forgotten", "x ^= y ^ z;", "x ^= y;"),
+        ("scalar: average rounds down", "uint32_t(ranks[node[0]] + node[64]) > 254", "uint32_t(ranks[node[0]] + node[64]) > 255"),
+        ("walk: at the bar", "(ranks[node & 255] > (node >> 8 & 255))", "(ranks[node & 255] >= (node >> 8 & 255))"),
+        ("wide: set of 31", "forest.bit_sets[node.k + rank / 32] >> rank % 32 & 1", "forest.bit_sets[node.k + rank / 32] >> rank % 31 & 1"),
+        ("wide: rank at the threshold", "rank > node.k", "rank >= node.k"),
+    ),
+    *_in(
+        "kernel_avx2.cc",
+        _ENGINE,
+        ("avx2: on a threshold goes up", "_mm256_cmp_pd(x, _mm256_load_pd(block), _CMP_GT_OQ)", "_mm256_cmp_pd(x, _mm256_load_pd(block), _CMP_GE_OQ)"),
+        ("avx2: NaN is a number", "values[i] == values[i] ? codes[i] : missing[i]", "codes[i]"),
+        ("avx2: blank forgotten", "_mm256_xor_si256(_mm256_xor_si256(load(a), load(b)), load(blank))", "_mm256_xor_si256(load(a), load(b))"),
+        ("avx2: second half of a block", "bits |= uint64_t(uint32_t(says_false)) << (32 * half);", "bits |= uint64_t(uint32_t(says_false));"),
+    ),
+    *_in(
+        "kernel_avx512.cc",
+        _ENGINE,
+        ("avx512: on a threshold goes up", "_mm512_cmp_pd_mask(x, _mm512_load_pd(block), _CMP_GT_OQ)", "_mm512_cmp_pd_mask(x, _mm512_load_pd(block), _CMP_GE_OQ)"),
+        ("avx512: size of the key not compared", "(uint64_t(differs) | (StringTable::size_of(cell) ^ size)) == 0", "differs == 0"),
+        ("avx512: seventh tree twice", "s7 += first[cell[7] + 7 * n_cells];", "s7 += first[cell[6] + 6 * n_cells];"),
+        ("avx512: long text's tail", "return finish_hash(_mm512_aesenc_epi128(_mm512_xor_si512(state, load_text(text, size)), key));", "return finish_hash(_mm512_aesenc_epi128(_mm512_xor_si512(state, load_text(text, 0)), key));",
+         "a hash that ignores some bytes finds the same keys: more collisions, no other answer"),
+        ("avx512: true leaves not leaves", "_cvtu64_mask64(true_leaf[b])", "_cvtu64_mask64(true_leaf[b] & 1)"),
+    ),
+    *_in(
+        "string_table.cc",
+        _ENGINE,
+        ("two keys in a cell", "owners[cell] == kEmpty && std::find(cells.begin(), cells.end(), cell) == cells.end()", "owners[cell] == kEmpty"),
+        ("keys outside cells overlap", "text_end += size;", ";"),
+    ),
+    *_in(
+        "string_table.h",
+        _ENGINE,
+        ("every text is found", "-intptr_t{found}", "-intptr_t{1}"),
+    ),
+    *_in(
+        "validate.cc",
+        _ENGINE,
+        ("a child before its parent", "child > int64_t(parent) && size_t(child) < t.column.size", "size_t(child) < t.column.size"),
+        ("a child that is not there", "child > int64_t(parent) && size_t(child) < t.column.size", "child > int64_t(parent)"),
+        ("a leaf that is not there", "child >= 0 && size_t(child) < t.leaf.size", "child >= 0"),
+        ("a column that is not there", "t.column[i] >= 0 && size_t(t.column[i]) < n_columns", "t.column[i] >= 0"),
+        ("any depth", "depth[i] <= kMaxDepth", "true"),
+        ("a NaN threshold", "!std::isnan(t.threshold[i])", "true"),
+        ("a set that does not end", "closed && n_sets == n_members", "n_sets == n_members"),
+        ("a root that is not there", "root >= 0 && size_t(root) < n", "root >= 0"),
+        ("a node of two trees", "depth[child] == 0", "true"),
+        ("an infinite leaf", "std::abs(leaf) <= kMaxAbsLeaf", "true"),
+    ),
+)  # fmt: skip
+
+
+def number_of(name: str) -> int:
+    """The number by which a broken build knows the fault; raises `KeyError`."""
+    return {fault.name: i for i, fault in enumerate(FAULTS)}[name]
+
+
+def edits() -> dict[str, str]:
+    """Native file name → its content with all faults in it; raises `ValueError` for an `old` that is not there once."""
+    texts: dict[str, str] = {}
+    chains: dict[tuple[str, str], list[Fault]] = {}
+    for fault in FAULTS:
+        text = texts.setdefault(fault.file, (ROOT / "bidml" / "native" / fault.file).read_text())
+        if text.count(fault.old) != 1:
+            raise ValueError(f"{fault.name}: {fault.file} has {text.count(fault.old)} times {fault.old!r}")
+        chains.setdefault((fault.file, fault.old), []).append(fault)
+    for (file, old), faults in chains.items():
+        if old not in texts[file]:
+            raise ValueError(f"{faults[0].name} overlaps with another fault of {file}: {old!r}")
+        texts[file] = texts[file].replace(old, _chain(old, faults))
+    return texts
+
+
+def _chain(old: str, faults: list[Fault]) -> str:
+    """`old` unless one of the faults at its place is in force."""
+    if old.endswith(";"):
+        cases = "".join(f"if (BIDML_FAULT({number_of(f.name)})) {{ {f.new} }} else " for f in faults)
+        return f"{cases}{{ {old} }}"
+    cases = "".join(f"BIDML_FAULT({number_of(f.name)}) ? ({f.new}) : " for f in faults)
+    return f"({cases}({old}))"

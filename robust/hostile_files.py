@@ -1,0 +1,192 @@
+"""Model files: every byte takes every value, every length, with the digest check off; then with it on.
+
+Held: the reader raises `ArtifactError` and nothing else; what it accepts is a file the exporter could have written,
+byte by byte; a scorer of it never leaves its bounds on any row; with the manifest beside it, no changed file is
+accepted at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import tempfile
+from array import array
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from artifacts import INF, NAN
+
+from bidml import export
+from bidml.contract import PRICE_INPUTS, FeatureKind
+from bidml.errors import ArtifactError
+from bidml.export import write_model
+from bidml.graph import graph_of
+from bidml.metadata import MARGINS, metadata_of
+from bidml.score import Scorer
+from bidml.score import reader as reader_module
+from bidml.score.batch import BATCH_OUTPUTS
+from bidml.score.reader import Artifact, parse_artifact, read_artifact
+from robust.models import small_file, tiny_files
+from robust.outcome import Effort, Outcome
+
+_NUMBERS = (NAN, 0.0, -0.0, 0.5, 1.0, 12.0, 300.0, 320.0, 1e300, -1e300, INF, -INF, 5e-324)
+_TEXTS = ("", "iOS", "USA", "DEU", "320x50", "unseen", "x" * 2_000)
+
+
+def attack(effort: Effort, rng: np.random.Generator) -> Outcome:
+    outcome = Outcome()
+    n_accepted = 0
+    for name, data in tiny_files().items():
+        step = effort.of(twin=29, quick=1, long=1)
+        for position in range(0, len(data), step):
+            changed = bytearray(data)
+            for value in range(256):
+                if value != data[position]:
+                    changed[position] = value
+                    n_accepted += _one(outcome, bytes(changed), f"{name}, byte {position} = {value}")
+        for length in range(0, len(data), step):
+            n_accepted += _one(outcome, data[:length], f"{name}, the first {length} bytes")
+        outcome.note(f"{name}: {len(data)} bytes")
+    n_accepted += _several(outcome, small_file(), rng, effort.of(twin=500, quick=60_000, long=8_000_000))
+    outcome.note(f"{n_accepted} accepted, each canonical and safe")
+    _with_manifest(outcome, rng, effort.of(twin=50, quick=2_000, long=50_000))
+    return outcome
+
+
+def _one(outcome: Outcome, data: bytes, what: str) -> int:
+    """1 if the reader accepts `data`."""
+    outcome.trials += 1
+    try:
+        artifact = parse_artifact(data)
+    except ArtifactError:
+        return 0
+    except BaseException as error:
+        outcome.broke(f"{what}: {error!r}")
+        return 0
+    if _written(artifact) != data:
+        outcome.broke(f"{what}: accepted, though the exporter would write something else")
+    try:
+        outside = out_of_bounds(artifact)
+    except BaseException as error:
+        outside = repr(error)
+    if outside:
+        outcome.broke(f"{what}: accepted, then {outside}")
+    return 1
+
+
+def _written(artifact: Artifact) -> bytes:
+    """`rewritten_bytes` without onnx's own checker, which looks at the same file each time."""
+    model = export._model(graph_of(artifact.blueprint), metadata_of(artifact.blueprint, artifact.self_check))
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _several(outcome: Outcome, data: bytes, rng: np.random.Generator, n: int) -> int:
+    """Random damage to a file with everything in it: bytes changed, runs cut out, doubled, moved, zeroed."""
+    accepted = 0
+    for trial in range(n):
+        changed = bytearray(data)
+        for _ in range(rng.integers(1, 4)):
+            at, size = int(rng.integers(len(changed))), int(rng.integers(1, 40))
+            match rng.integers(6):
+                case 0 | 1:
+                    changed[at] = int(rng.integers(256))
+                case 2:
+                    del changed[at : at + size]
+                case 3:
+                    changed[at:at] = changed[at : at + size]
+                case 4:
+                    changed[at:at] = data[-size:]
+                case _:
+                    changed[at : at + size] = bytes(len(changed[at : at + size]))
+        if changed != data:
+            accepted += _one(outcome, bytes(changed), f"the small file, damage {trial}")
+    return accepted
+
+
+def rows_of(artifact: Artifact, n_rows: int = 64) -> dict[str, Any]:
+    """Columns of `n_rows` rows over the model's inputs, of values that hurt."""
+    rng = np.random.default_rng(0)
+    columns: dict[str, Any] = {}
+    for feature in artifact.blueprint.spec.features:
+        pool = _TEXTS if feature.kind is FeatureKind.CATEGORY else _NUMBERS
+        cells = [pool[i] for i in rng.integers(len(pool), size=n_rows)]
+        columns[feature.name] = cells if feature.kind is FeatureKind.CATEGORY else array("d", cells)
+    for name in PRICE_INPUTS:
+        columns[name] = array(
+            "d", rng.choice([0.0, 0.5, 1.0, 1.0, 2.0, 30.0, NAN, INF, -1.0, 1e-9, 1e9], size=n_rows)
+        )
+    return columns
+
+
+def out_of_bounds(artifact: Artifact) -> str | None:
+    """How a scorer of the artifact leaves its bounds, on rows of `rows_of`; None when it does not."""
+    try:
+        scorer = Scorer(artifact)
+    except ArtifactError as refusal:
+        return f"the engine refuses what the reader accepted: {refusal}"
+    blueprint = artifact.blueprint
+    n_rows = 64
+    columns = rows_of(artifact, n_rows)
+    names = [name for name in BATCH_OUTPUTS if name in artifact.self_check.expected]
+    found = {name: array("d", bytes(8 * n_rows)) for name in names}
+    scorer.score_many(columns, found)
+    for name in names:
+        for row, x in enumerate(found[name]):
+            if name in MARGINS or name == "win_location":
+                good = math.isfinite(x)
+            elif name == "win_shape":
+                good = 0.0 < x < INF
+            elif name == "bid_cpm":
+                top = columns["cap_cpm"][row]
+                good = x == 0.0 or (x > 0.0 and columns["floor_cpm"][row] <= x <= top)
+            else:
+                good = 0.0 <= x <= 1.0
+            if not good:
+                return f"{name} is {x!r} in row {row} of {blueprint.spec.names}"
+    return None
+
+
+def _with_manifest(outcome: Outcome, rng: np.random.Generator, n: int) -> None:
+    """The digest is on: a file that is not the manifest's is refused, whatever else it is."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "m.onnx"
+        data = small_file()
+        write_model(data, path)
+        outcome.demand(
+            read_artifact(path).sha256 == hashlib.sha256(data).hexdigest(), "the file itself is refused"
+        )
+        for other in tiny_files().values():
+            path.write_bytes(other)
+            outcome.trials += 1
+            try:
+                read_artifact(path)
+                outcome.broke("another artifact beside the manifest is accepted")
+            except ArtifactError:
+                pass
+        for _ in range(n):
+            changed = bytearray(data)
+            position = int(rng.integers(len(data)))
+            changed[position] ^= 1 << int(rng.integers(8))
+            path.write_bytes(changed)
+            outcome.trials += 1
+            try:
+                read_artifact(path)
+                outcome.broke(f"a changed byte {position} beside the manifest of another file")
+            except ArtifactError:
+                pass
+
+
+def _accept_any_graph() -> None:
+    reader_module._demand_same_graph = lambda made, found: None
+
+
+def _accept_any_digest() -> None:
+    real = reader_module.manifest_of
+    reader_module.manifest_of = lambda data: real(data) and None  # type: ignore[assignment,return-value]
+
+
+TWINS = {
+    "python: any graph is accepted": _accept_any_graph,
+    "python: any digest is accepted": _accept_any_digest,
+}

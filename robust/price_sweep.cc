@@ -1,0 +1,102 @@
+// Every float32 as a model's output through the price: price_sweep SETTING [STRIDE]. A test-only program over native/price.h.
+//
+// For all 2^32 float32 values, as pctr and (every 16th) as a margin, the decision must keep the contract: never NaN,
+// never negative, at most cap and value, at least the floor, else 0 with a reason. Prints violations and trials.
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#include "price.h"
+
+namespace {
+
+using namespace bidml;
+
+struct Setting {
+  double value_per_click, floor_cpm, cap_cpm, pacing_multiplier;
+  int auction_type;
+  double location, shape, gamma;
+};
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+const Setting kSettings[] = {
+    {2.0, 0.05, 9.0, 1.0, 1, 0.5, 2.0, 1.3},
+    {2.0, 0.0, 9.0, 0.7, 1, -3.0, 0.05, 1.0},
+    {0.45, 1.5, 1.5, 1.0, 1, 0.0, 54.0, 1.0},
+    {1e-6, 0.0, 1e-12, 1.0, 1, -30.0, 1.0, 0.001},
+    {1e6, 1e-3, 1e9, 1e-9, 1, 7.0, 3.0, 1000.0},
+    {2.0, 0.05, 9.0, 1.0, 2, 0.5, 2.0, 1.3},
+    {1e300, 0.0, 1e300, 1.0, 1, 600.0, 1.0, 1.0},
+    {5e-324, 0.0, 1.0, 1.0, 1, 0.0, 1.0, 1.0},
+    {2.0, 0.0, kInfinity, 1.0, 1, 1e9, 54598.0, 1000.0},
+    {2.0, 0.0, kInfinity, 1.0, 1, -1e9, 5e-5, 0.001},
+    {0.0, 0.0, 9.0, 1.0, 1, 0.5, 2.0, 1.0},
+    {2.0, 10.0, 9.0, 1.0, 1, 0.5, 2.0, 1.0},
+};
+
+bool keeps_the_contract(const Decision& d, const PriceInputs& in, double v) {
+  if (d.reason != Reason::kBid) return d.bid_cpm == 0.0;
+  return d.bid_cpm > 0.0 && d.bid_cpm >= in.floor_cpm && d.bid_cpm <= in.cap_cpm && d.bid_cpm <= v &&
+         d.win_rate >= 0.0 && d.win_rate <= 1.0;
+}
+
+struct Tally {
+  uint64_t n_trials = 0, n_bids = 0, n_violations = 0;
+};
+
+void sweep(const Setting& s, uint64_t from, uint64_t to, uint64_t stride, Tally& total) {
+  Tally tally;
+  const PriceInputs in{s.value_per_click, s.floor_cpm, s.cap_cpm, s.pacing_multiplier, s.auction_type};
+  const WinCurve curve{s.location, s.shape};
+  const WinParameters win{0.5, 1.1, 0.1, s.gamma};
+  const auto judge = [&](double pctr, const WinCurve& c) {
+    const Decision d = price(pctr, c, s.gamma, in);
+    const double v = 1000.0 * pctr * s.value_per_click * s.pacing_multiplier;
+    ++tally.n_trials;
+    tally.n_bids += d.reason == Reason::kBid;
+    if (!keeps_the_contract(d, in, v) && ++tally.n_violations == 1) {
+      std::printf("pctr %a, location %a, shape %a: bid %a, win rate %a, reason %d\n", pctr, c.location, c.shape,
+                  d.bid_cpm, d.win_rate, int(d.reason));
+    }
+  };
+  for (uint64_t bits = from, i = 0; bits < to; bits += stride, ++i) {
+    const auto word = uint32_t(bits);
+    float x;
+    std::memcpy(&x, &word, sizeof x);
+    judge(double(x), curve);
+    if (i % 16 == 0) {  // as margins: calibration, sigmoid and clamps come before the price
+      const double pctr = sigmoid(calibrated({1.1, 0.9, 0.1}, double(x)));
+      judge(pctr, win_curve(win, double(x), double(x)));
+    }
+  }
+  total = tally;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const auto setting = size_t(argc > 1 ? std::atoi(argv[1]) : 0);
+  const uint64_t stride = argc > 2 ? uint64_t(std::atoll(argv[2])) : 1;  // 1: every value
+  if (setting >= sizeof kSettings / sizeof *kSettings || stride == 0) return 2;
+  constexpr unsigned n_threads = 2;
+  constexpr uint64_t all = uint64_t{1} << 32;
+  Tally tallies[n_threads];
+  std::vector<std::thread> threads;
+  for (unsigned i = 0; i < n_threads; ++i) {
+    const uint64_t part = all / n_threads;
+    threads.emplace_back([&, i, part] { sweep(kSettings[setting], i * part, (i + 1) * part, stride, tallies[i]); });
+  }
+  Tally total;
+  for (unsigned i = 0; i < n_threads; ++i) {
+    threads[i].join();
+    total.n_trials += tallies[i].n_trials;
+    total.n_bids += tallies[i].n_bids;
+    total.n_violations += tallies[i].n_violations;
+  }
+  std::printf("%llu %llu %llu\n", static_cast<unsigned long long>(total.n_trials),
+              static_cast<unsigned long long>(total.n_bids), static_cast<unsigned long long>(total.n_violations));
+  return 0;
+}
