@@ -18,7 +18,10 @@ _SMOOTHING: Final = 0.02  # of the mean count: a window that was always empty ma
 
 @dataclass(frozen=True, slots=True)
 class TrafficForecast:
-    """`expected`: auctions per control window of a day, (n_windows,). Raises `ConfigError` for no traffic."""
+    """`expected`: auctions (not shares) per control window of a day, (n_windows,).
+
+    Raises `ConfigError` for negative counts and for no traffic at all.
+    """
 
     expected: tuple[float, ...]
 
@@ -32,8 +35,8 @@ class TrafficForecast:
             )
 
     @classmethod
-    def flat(cls, n_windows: int, n_auctions: float = 1.0) -> TrafficForecast:
-        """The same traffic in every window."""
+    def flat(cls, n_windows: int, n_auctions: float) -> TrafficForecast:
+        """`n_auctions` in all, the same in every window."""
         return cls((n_auctions / n_windows,) * n_windows)
 
     @classmethod

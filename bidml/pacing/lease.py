@@ -99,14 +99,18 @@ class BudgetLedger:
         return lease
 
     def close(self, lease: Lease) -> None:
-        """Takes a lease back. What is still committed counts as paid: those notices may never come.
+        """Takes a lease back; it commits nothing more. What it has committed counts as paid: notices may never come.
 
         Raises `DataError` for a lease that is not out.
         """
         self.close_lost(lease.lease_id, spent=lease.paid + lease.committed)
+        lease.expires_at = -math.inf
 
     def close_lost(self, lease_id: int, *, spent: float | None = None) -> None:
-        """The same without the lease; `spent` None counts all of it as spent (a bidder that died)."""
+        """The same without the lease: a bidder that died, or does not answer.
+
+        `spent` None counts the whole amount, which is safe at any time; a number is, once the lease has expired.
+        """
         if lease_id not in self.granted:
             raise DataError("a lease is closed once", value=lease_id, remedy=f"out: {sorted(self.granted)}")
         amount = self.granted.pop(lease_id)

@@ -27,6 +27,10 @@ class BudgetPacer:
 
     Windows begin in order; reports may be late and in any order, once per window. A window whose report is more than
     `stale_after` windows late stops the bidding: the multiplier is 0 until it comes (the kill switch of a dead feed).
+
+    `trust_in_volume` is how many days of observed traffic the forecast's volume counts for when the traffic to come is
+    estimated: on real days, whose shape changes as much as their volume, early traffic says little about late traffic
+    (docs/pricing.md). Lower it where shapes are known better than volumes.
     """
 
     budget: float

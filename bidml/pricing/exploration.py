@@ -25,7 +25,8 @@ def explore(
     """Bids with jitter of ln b on a random `share` of the auctions, and the density of ln b; (n,) each.
 
     `lowest_cpm` and `highest_cpm` bound the jitter: floor, and the smaller of cap and value. The density counts the
-    choice to explore (share · density of the jitter); it is NaN where the bid was not jittered. A bid of 0.0 stays.
+    choice to explore (share · density of the jitter); it is NaN where the bid was not jittered. A bid of 0.0 stays, and
+    so does one outside its bounds.
     Raises `ConfigError` for a sigma not above 0 or a share outside [0, 1].
     """
     if not (0.0 < sigma < np.inf and 0.0 <= share <= 1.0):
@@ -35,7 +36,8 @@ def explore(
             remedy="correct them",
         )
     bid, lowest, highest = aligned(bid=bid_cpm, lowest=lowest_cpm, highest=highest_cpm)
-    explored = (rng.random(len(bid)) < share) & (bid > 0.0) & (lowest < highest)
+    may = (bid > 0.0) & (lowest <= bid) & (bid <= highest) & (lowest < highest)
+    explored = may & (rng.random(len(bid)) < share)
     centre = np.where(explored, bid, 1.0)
     lowest, highest = np.where(explored, lowest, 0.0), np.where(explored, highest, np.inf)
     jittered = draw_around_cpm(centre, sigma, rng, lowest_cpm=lowest, highest_cpm=highest)

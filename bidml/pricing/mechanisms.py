@@ -14,6 +14,7 @@ from bidml.pricing.bid import optimal_bid_cpm, surplus_cpm
 from bidml.pricing.curve import WinCurve
 
 _QUADRATURE: Final = np.polynomial.legendre.leggauss(48)
+_NEVER: Final = 1e-12  # a probability of first price that is none
 _ROUNDING: Final = 1e-9  # a bid of 0.3 is 3 ticks of 0.1, although 0.3 / 0.1 < 3 in doubles
 
 
@@ -43,13 +44,13 @@ def mixed_auction_bid_cpm(
     """
     value, pi, _ = aligned(value=value_cpm, pi=first_price_probability, curve=curve.location)
     is_auction = (pi >= 0.0) & (pi <= 1.0)
-    first = np.where(is_auction & (pi > 0.0), pi, 1.0)
+    first = np.where(is_auction & (pi > _NEVER), pi, 1.0)
     bid = optimal_bid_cpm(
         value,
         WinCurve(curve.location, curve.shape, curve.gamma / first),
         floor_cpm=floor_cpm,
         cap_cpm=cap_cpm,
-        auction_type=np.where(pi > 0.0, 1.0, 2.0),
+        auction_type=np.where(pi > _NEVER, 1.0, 2.0),
     )
     return np.where(is_auction, bid, 0.0)
 
@@ -119,7 +120,7 @@ def bid_in_ticks_cpm(
         up = np.ceil(floor / tick - _ROUNDING) * tick
         rounded = np.where(down >= floor * (1.0 - _ROUNDING), down, up)
         valid = (bid > 0.0) & (tick > 0.0) & (rounded > 0.0) & (rounded <= highest * (1.0 + _ROUNDING))
-    return np.where(valid, rounded, 0.0)
+    return np.where(valid, np.minimum(np.maximum(rounded, floor), highest), 0.0)
 
 
 def _integral_of_win_rate(curve: WinCurve, low: Doubles, high: Doubles) -> Doubles:

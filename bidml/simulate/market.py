@@ -102,8 +102,9 @@ class Market:
 
     Logging policy: bids are `shading` · predicted value · exp(N(0, `bid_noise`)), where the prediction is a function
     of the features: confounded. A share `exploration` of the bids gets `exploration_sigma` more noise, and then every
-    row has its `propensity`. The price level is set so that the logged bids win `observed_win_rate` of the time.
-    `mean_value_cpm` sets the money scale, `floor_share` how many auctions have a floor.
+    row has its `propensity`. The price level is set so that the intended bids win `observed_win_rate` of the time;
+    floors, which raise bids, add a few points. `mean_value_cpm` sets the money scale, `floor_share` how many
+    placements have a floor.
     """
 
     shape: Shape = Shape.LOG_LOGISTIC

@@ -15,7 +15,7 @@ from bidml.features import Doubles
 from bidml.pricing import value_cpm
 from bidml.simulate.columns import SPEC, feature_columns, text
 from bidml.simulate.effects import ClickEffects, PriceEffects, draw_effects
-from bidml.simulate.inventory import Inventory, Traffic, draw_inventory, draw_traffic
+from bidml.simulate.inventory import TAGS_PER_APP, Inventory, Traffic, draw_inventory, draw_traffic
 from bidml.simulate.market import CURRENCY, Market, Shape
 from bidml.simulate.outcomes import click_columns, feedback_columns, non_price_reasons, utc
 from bidml.simulate.policy import logged_bids_cpm
@@ -136,8 +136,8 @@ def draw_world(market: Market, *, rng: np.random.Generator) -> World:
         conversion_intercept=_level(clicks.conversion_log_odds(t), market.base_cvr),
     )
     world = replace(world, price_level=_price_level(world, t, rng))
-    typical = world.price_level + prices.app[:, None] + np.zeros((1, 3))
-    floors = np.maximum(np.round(np.exp(typical.ravel() + floor_step), 2), _SMALLEST_FLOOR_CPM)
+    typical = world.price_level + np.repeat(prices.app, TAGS_PER_APP)
+    floors = np.maximum(np.round(np.exp(typical + floor_step), 2), _SMALLEST_FLOOR_CPM)
     return replace(world, tag_floor_cpm=np.where(has_floor, floors, 0.0))
 
 

@@ -96,6 +96,7 @@ def test_a_ledger_gives_back_what_was_counted_but_not_paid():
     lease.commit(4.0, now=0.5)
     ledger.close(lease)
     assert ledger.available == 6.0
+    assert not lease.commit(1.0, now=0.6)
     ledger.refund(4.0)
     assert ledger.available == 10.0
     with pytest.raises(DataError, match="closed once"):

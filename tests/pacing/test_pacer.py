@@ -217,7 +217,7 @@ def test_a_window_without_results_is_no_catastrophe():
         lambda: TrafficForecast((0.0, 0.0)),
         lambda: TrafficForecast((1.0, float("nan"))),
         lambda: TrafficForecast.fit([[1.0, 2.0], [1.0]]),
-        lambda: BudgetPacer(0.0, TrafficForecast.flat(2), DualDescent()),
+        lambda: BudgetPacer(0.0, TrafficForecast.flat(2, 10), DualDescent()),
         lambda: TargetCost(-1.0, DualDescent()),
         lambda: BudgetLedger(float("inf")),
         lambda: DualDescent().observe(float("nan"), 1),
@@ -235,7 +235,7 @@ def test_nonsense_is_refused(wrong):
 
 
 def test_windows_begin_in_order_and_are_reported_once():
-    pacer = BudgetPacer(1.0, TrafficForecast.flat(3), DualDescent())
+    pacer = BudgetPacer(1.0, TrafficForecast.flat(3, 10), DualDescent())
     pacer.begin(1)
     for call in (lambda: pacer.begin(1), lambda: pacer.begin(3)):
         with pytest.raises(DataError, match="begin in order"):

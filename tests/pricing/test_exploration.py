@@ -24,6 +24,13 @@ def test_jitter_stays_within_its_bounds(bid, sigma, below, above, seed):
         assert np.all(density > 0.0)
 
 
+def test_a_bid_outside_its_bounds_is_left_alone():
+    bids, density = explore([1.0, 1.0, np.nan], np.random.default_rng(1), 0.3, 1.0, lowest_cpm=[2.0, 0.0, 0.0],
+                            highest_cpm=[3.0, 0.5, 1.0])  # fmt: skip
+    np.testing.assert_array_equal(bids, [1.0, 1.0, np.nan])
+    assert np.isnan(density).all()
+
+
 def test_the_share_explores_and_the_rest_is_untouched():
     bid = np.linspace(0.0, 5.0, 50_000)
     bids, density = explore(bid, np.random.default_rng(1), 0.3, 0.2)

@@ -56,7 +56,8 @@ def test_a_deal_is_taken_when_it_gains_more_than_the_open_auction(auctions):
 
 def test_a_mixed_auction_interpolates_between_shading_and_truth(auctions):
     value, curve = auctions
-    np.testing.assert_array_equal(mixed_auction_bid_cpm(value, curve, 0.0), value)
+    for never in (0.0, 1e-320):
+        np.testing.assert_array_equal(mixed_auction_bid_cpm(value, curve, never), value)
     np.testing.assert_allclose(
         mixed_auction_bid_cpm(value, curve, 1.0), optimal_bid_cpm(value, curve), rtol=1e-14
     )

@@ -22,7 +22,7 @@ N_SIGMA = 5.0
 def simulation(request: pytest.FixtureRequest, shared_data: Path) -> Simulation:
     """Exchanges of every kind, for each shape of the price."""
     market = Market(shape=request.param, histograms=shared_data / HISTOGRAMS)
-    return simulate(25_000, rng=np.random.default_rng(21), market=market)
+    return simulate(15_000, rng=np.random.default_rng(21), market=market)
 
 
 @pytest.fixture(scope="module")
