@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import warnings
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,32 +67,35 @@ def contenders_of(
     """All contenders for one model, and the peers that are absent with the reason."""
     head = head_of(booster)
     expected = booster.predict(rows, raw_score=True, num_threads=1)
-    adapters: dict[str, Callable[[], tree_peers.Adapter]] = {}
+    peers_of: dict[str, Callable[[], tree_peers.Peer]] = {}
     for isa in ("avx512", "avx2", "scalar"):
         if isa_available(isa):
-            adapters[f"bidml {isa}"] = lambda isa=isa: (engine_of(head, isa).score_vector, as_arrays(rows))
-    adapters["LightGBM SingleRowFast (ctypes)"] = lambda: tree_peers.lightgbm_single_row_fast(booster, rows)
-    adapters["LightGBM predict"] = lambda: tree_peers.lightgbm_predict(booster, rows)
-    adapters["onnxruntime run"] = lambda: tree_peers.onnxruntime_run(head, rows)
-    adapters["onnxruntime IOBinding"] = lambda: tree_peers.onnxruntime_bound(head, rows)
+            peers_of[f"bidml {isa}"] = lambda isa=isa: tree_peers.Peer(
+                engine_of(head, isa).score_vector, lambda row: array("d", row.tolist())
+            )
+    peers_of["LightGBM SingleRowFast (ctypes)"] = lambda: tree_peers.lightgbm_single_row_fast(booster)
+    peers_of["LightGBM predict"] = lambda: tree_peers.lightgbm_predict(booster)
+    peers_of["onnxruntime run"] = lambda: tree_peers.onnxruntime_run(head, N_COLUMNS)
+    peers_of["onnxruntime IOBinding"] = lambda: tree_peers.onnxruntime_bound(head, N_COLUMNS)
     if peers:
-        adapters["treelite"] = lambda: tree_peers.treelite_gtil(booster, rows)
-        adapters["tl2cgen"] = lambda: tree_peers.tl2cgen_compiled(booster, rows)
-        adapters["lleaves"] = lambda: tree_peers.lleaves_compiled(booster, rows)
-        adapters["XGBoost"] = lambda: tree_peers.xgboost_own(*training, MODELS[name], rows)
-        adapters["CatBoost"] = lambda: tree_peers.catboost_own(*training, MODELS[name], rows)
-        adapters["YDF"] = lambda: tree_peers.ydf_own(*training, MODELS[name], rows)
+        peers_of["treelite"] = lambda: tree_peers.treelite_gtil(booster)
+        peers_of["tl2cgen"] = lambda: tree_peers.tl2cgen_compiled(booster)
+        peers_of["lleaves"] = lambda: tree_peers.lleaves_compiled(booster)
+        peers_of["XGBoost"] = lambda: tree_peers.xgboost_own(*training, MODELS[name])
+        peers_of["CatBoost"] = lambda: tree_peers.catboost_own(*training, MODELS[name])
+        peers_of["YDF"] = lambda: tree_peers.ydf_own(*training, MODELS[name])
 
     contenders, absent = [], {}
-    for peer, adapter in adapters.items():
+    for peer, make in peers_of.items():
         try:
-            call, its_rows = adapter()
+            made = make()
         except ImportError as error:
             absent[peer] = f"not installed ({error.name})"
             continue
         except Exception as error:  # that a peer cannot build a model is a result
             absent[peer] = f"failed: {type(error).__name__}: {str(error)[:200]}"
             continue
+        call, its_rows = made.call, [made.prepare(row) for row in rows]
         if peer in ("XGBoost", "CatBoost", "YDF"):
             contenders.append(measure.Contender(peer, name, call, its_rows, correct=None))
             continue
