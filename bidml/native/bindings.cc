@@ -9,27 +9,14 @@
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
+#include "batch.h"
 #include "engine_from_python.h"
 #include "gil.h"
-#include "scorer.h"
 
 namespace nb = nanobind;
 
 namespace bidml {
 namespace {
-
-struct Counters {
-  uint64_t decisions[kReasons] = {};
-
-  void count(Reason reason) noexcept {
-#ifdef Py_GIL_DISABLED
-    reinterpret_cast<std::atomic<uint64_t>&>(decisions[static_cast<int>(reason)])
-        .fetch_add(1, std::memory_order_relaxed);
-#else
-    ++decisions[static_cast<int>(reason)];
-#endif
-  }
-};
 
 struct Scorer {
   std::shared_ptr<const Model> model;
@@ -355,78 +342,36 @@ class Doubles {
   bool held_ = false;
 };
 
-// Texts of a column, as views into str objects that a tuple keeps alive.
-class Texts {
- public:
-  Texts(nb::handle column, Py_ssize_t n) : held_(nb::steal(PySequence_Tuple(column.ptr()))) {
-    if (!held_.is_valid()) throw nb::python_error();
-    if (PyTuple_GET_SIZE(held_.ptr()) != n) throw nb::value_error("a column of a batch has one text per row");
-    views_.reserve(static_cast<size_t>(n));
-    for (Py_ssize_t i = 0; i < n; ++i) {
-      PyObject* text = PyTuple_GET_ITEM(held_.ptr(), i);
-      if (!PyUnicode_Check(text)) throw nb::value_error("a category of a batch is str, \"\" where missing");
-      Py_ssize_t size = 0;
-      const char* data = PyUnicode_AsUTF8AndSize(text, &size);
-      if (!data) {
-        PyErr_Clear();  // a lone surrogate matches no key
-        data = "\xff";
-        size = 1;
-      }
-      views_.emplace_back(data, static_cast<size_t>(size));
-    }
-  }
-  std::string_view operator[](Py_ssize_t i) const { return views_[static_cast<size_t>(i)]; }
-
- private:
-  nb::object held_;
-  std::vector<std::string_view> views_;
-};
-
 void score_many(Scorer& scorer, Py_ssize_t n, nb::list categories, nb::list numbers, nb::list prices, nb::list outs) {
   const Model& model = *scorer.model;
-  std::vector<Texts> texts;
-  for (nb::handle column : categories) texts.emplace_back(column, n);
+  std::vector<nb::object> texts;  // tuples: they hold the texts while other threads run
   std::vector<Doubles> doubles, inputs, outputs;
-  for (nb::handle column : numbers) doubles.emplace_back(column, n, false);
+  BatchColumns batch;
+  batch.n_rows = static_cast<size_t>(n);
+  for (nb::handle column : categories) {
+    PyObject* tuple = PySequence_Tuple(column.ptr());
+    if (!tuple) throw nb::python_error();
+    texts.push_back(nb::steal(tuple));
+    if (PyTuple_GET_SIZE(tuple) != n) throw nb::value_error("a column of a batch has one text per row");
+    batch.texts.push_back(reinterpret_cast<PyTupleObject*>(tuple)->ob_item);
+  }
+  for (nb::handle column : numbers) batch.numbers.push_back(doubles.emplace_back(column, n, false).data());
   for (nb::handle column : prices) inputs.emplace_back(column, n, false);
   for (nb::handle column : outs) outputs.emplace_back(column, n, true);
-  if (static_cast<int>(texts.size()) != model.n_categories || static_cast<int>(doubles.size()) != model.n_numbers ||
-      inputs.size() != 5 || outputs.size() != 8)
+  if (static_cast<int>(batch.texts.size()) != model.n_categories ||
+      static_cast<int>(batch.numbers.size()) != model.n_numbers || inputs.size() != kPriceInputs ||
+      outputs.size() != kBatchOutputs)
     throw nb::value_error("a batch has every feature, five price inputs and eight outputs");
-  const bool pricing = model.heads == kAllHeads && inputs[0].data();
+  for (size_t i = 0; i < kPriceInputs; ++i) batch.prices[i] = inputs[i].data();
+  for (size_t i = 0; i < kBatchOutputs; ++i) batch.outputs[i] = outputs[i].data();
   Counters counted;
+  bool all_texts = true;
   {
     const GilReleased released;
-    RowBuffer scratch(*model.engine);
-    Row& row = *scratch;
-    std::string_view category[kMostNumbers];
-    double number[kMostNumbers];
-    for (Py_ssize_t i = 0; i < n; ++i) {
-      model.engine->clear(row);
-      for (int c = 0; c < model.n_categories; ++c) category[c] = texts[c][i];
-      for (int c = 0; c < model.n_numbers; ++c) number[c] = doubles[c].data()[i];
-      model.engine->set_categories(row, 0, model.n_categories, category);
-      model.engine->set_numbers(row, 0, model.n_numbers, number);
-      Trace trace;
-      model.engine->margins(row, model.heads, trace.margins);
-      if (pricing) {
-        const double at = inputs[4].data()[i];
-        price_margins<true>(model,
-                      {inputs[0].data()[i], inputs[1].data()[i], inputs[2].data()[i], inputs[3].data()[i],
-                       at == 1.0 ? 1 : at == 2.0 ? 2 : 0},
-                      trace);
-        counted.count(trace.decision.reason);
-      } else {
-        trace.pctr = sigmoid(calibrated(model.calibration, trace.margins[0]));
-        trace.curve = win_curve(model.win, trace.margins[1], trace.margins[2]);
-      }
-      const double results[8] = {trace.decision.bid_cpm, trace.decision.win_rate, trace.pctr, trace.curve.location,
-                                 trace.curve.shape,      trace.margins[0],       trace.margins[1], trace.margins[2]};
-      for (int o = 0; o < 8; ++o)
-        if (outputs[o].data()) outputs[o].data()[i] = results[o];
-    }
+    all_texts = score_batch(model, batch, counted);
   }
   for (int r = 0; r < kReasons; ++r) scorer.counters.decisions[r] += counted.decisions[r];
+  if (!all_texts) throw nb::value_error("a category of a batch is str, \"\" where missing");
 }
 
 int slot_below(nb::handle slot, int n) {

@@ -90,7 +90,9 @@ struct PlacedLane {
 // The number slots and the tables of their lanes, slot by slot.
 struct NumberTables {
   std::vector<NumberSlot> slots;
-  std::vector<NumberTarget> direct_targets, byte_targets, word_targets;
+  std::vector<NumberTarget> direct_targets, word_targets;
+  std::vector<ByteTargets> byte_targets;
+  std::vector<uint32_t> byte_offsets;
   std::vector<uint32_t> direct_starts{0}, byte_starts{0}, word_starts{0};
   std::vector<uint8_t> byte_values;
   std::vector<uint32_t> word_values;
@@ -101,6 +103,8 @@ struct NumberTables {
     const std::vector<double> points = breakpoints(steps);
     const auto slot = uint16_t(slots.size());
     slots.push_back(lanes.empty() ? NumberSlot{} : build_number_slot(points, arena));
+    std::vector<std::vector<uint32_t>> by_table;  // the values of byte lanes that need a table
+    const auto first_offset = uint32_t(byte_offsets.size());
     for (const PlacedLane& placed : lanes) {
       const auto value = [&](double x) { return placed.lane->value(rewritten(x, placed.rewrite)); };
       std::vector<uint32_t> values;
@@ -112,11 +116,17 @@ struct NumberTables {
       if (is_direct) {
         direct_targets.push_back({slot, uint16_t(points.size() + 1), placed.offset, placed.lane->missing});
       } else if (placed.is_byte) {
-        byte_targets.push_back({slot, 0, placed.offset, uint32_t(byte_values.size())});
-        byte_values.insert(byte_values.end(), values.begin(), values.end());
+        byte_offsets.push_back(placed.offset);
+        by_table.push_back(std::move(values));
       } else {
         word_targets.push_back({slot, 0, placed.offset, uint32_t(word_values.size())});
         word_values.insert(word_values.end(), values.begin(), values.end());
+      }
+    }
+    if (!by_table.empty()) {
+      byte_targets.push_back({slot, uint16_t(by_table.size()), uint32_t(byte_values.size()), first_offset});
+      for (size_t code = 0; code < by_table[0].size(); ++code) {
+        for (const std::vector<uint32_t>& values : by_table) byte_values.push_back(uint8_t(values[code]));
       }
     }
     direct_starts.push_back(uint32_t(direct_targets.size()));
@@ -129,7 +139,8 @@ struct NumberTables {
 
 Encoder::Encoder(const std::vector<HeadView>& heads, const std::vector<HeadLanes>& lanes, int n_numbers,
                  int n_categories, const Kernels& kernels, Arena& arena)
-    : find_(kernels.find), locate_(kernels.locate), confirm_(kernels.confirm), find_codes_(kernels.find_codes) {
+    : find_(kernels.find), locate_(kernels.locate), confirm_(kernels.confirm), find_codes_(kernels.find_codes),
+      find_codes_of_slot_(kernels.find_codes_of_slot) {
   std::vector<std::vector<Use>> uses(static_cast<size_t>(n_categories));
   std::vector<std::vector<PlacedLane>> placed(static_cast<size_t>(n_numbers));
   size_t end = 0;
@@ -169,6 +180,7 @@ Encoder::Encoder(const std::vector<HeadView>& heads, const std::vector<HeadLanes
   missing_codes_ = arena.copy(missing_codes);
   direct_targets_ = arena.copy(tables.direct_targets);
   byte_targets_ = arena.copy(tables.byte_targets);
+  byte_offsets_ = arena.copy(tables.byte_offsets);
   word_targets_ = arena.copy(tables.word_targets);
   direct_starts_ = arena.copy(tables.direct_starts);
   byte_starts_ = arena.copy(tables.byte_starts);

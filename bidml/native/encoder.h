@@ -27,6 +27,8 @@ struct HeadPlace {
   uint32_t terms = 0, n_terms = 0;      // offset of its first term, and how many
 };
 
+constexpr size_t kRowsAtOnce = 32;
+
 class Encoder {
  public:
   Encoder() = default;
@@ -55,24 +57,50 @@ class Encoder {
   void set_numbers(std::byte* row, int first, int count, const double* values) const noexcept {
     uint32_t codes[kMaxFeatures + 8];
     find_codes_(numbers_ + first, missing_codes_ + first, size_t(count), values, codes);
-    for (uint32_t i = direct_starts_[first]; i < direct_starts_[first + count]; ++i) {
-      const NumberTarget& target = direct_targets_[i];
-      const uint32_t code = codes[int(target.slot) - first];
-      row[target.offset] = std::byte(code == target.missing_code ? target.values : code);
-    }
-    for (uint32_t i = byte_starts_[first]; i < byte_starts_[first + count]; ++i) {
-      const NumberTarget& target = byte_targets_[i];
-      row[target.offset] = std::byte{byte_values_[target.values + codes[int(target.slot) - first]]};
-    }
-    for (uint32_t i = word_starts_[first]; i < word_starts_[first + count]; ++i) {
-      const NumberTarget& target = word_targets_[i];
-      std::memcpy(row + target.offset, &word_values_[target.values + codes[int(target.slot) - first]], sizeof(uint32_t));
-    }
+    write_numbers(row, first, count, codes - first);
+  }
+
+  // Where the ranks of `count` texts of one slot are: their payloads. count is at most kRowsAtOnce.
+  void find_categories(int slot, int count, const std::string_view* texts, const std::byte** payloads) const noexcept {
+    const std::byte* cells[kRowsAtOnce];
+    const StringTable& table = categories_[slot].table;
+    for (int i = 0; i < count; ++i) cells[i] = locate_(table, data_of(texts[i]), texts[i].size());
+    for (int i = 0; i < count; ++i) payloads[i] = confirm_(table, cells[i], data_of(texts[i]), texts[i].size());
+  }
+  // One slot of many rows, `stride` bytes apart.
+  void set_category_of_rows(std::byte* rows, size_t stride, int slot, int count,
+                            const std::byte* const* payloads) const noexcept {
+    const CategorySlot& s = categories_[slot];
+    for (int i = 0; i < count; ++i) write_payload(s, payloads[i], rows + size_t(i) * stride);
+  }
+  void set_number_of_rows(std::byte* rows, size_t stride, int slot, int count, const double* values) const noexcept {
+    uint32_t codes[kRowsAtOnce + 8];
+    find_codes_of_slot_(numbers_[slot], missing_codes_[slot], size_t(count), values, codes);
+    for (int i = 0; i < count; ++i) write_numbers(rows + size_t(i) * stride, slot, 1, codes + i - slot);
   }
 
  private:
   // The missing text may have no address.
   static const char* data_of(std::string_view text) noexcept { return text.empty() ? "" : text.data(); }
+
+  // codes[s]: of slot s
+  void write_numbers(std::byte* row, int first, int count, const uint32_t* codes) const noexcept {
+    for (uint32_t i = direct_starts_[first]; i < direct_starts_[first + count]; ++i) {
+      const NumberTarget& target = direct_targets_[i];
+      const uint32_t code = codes[target.slot];
+      row[target.offset] = std::byte(code == target.missing_code ? target.values : code);
+    }
+    for (uint32_t i = byte_starts_[first]; i < byte_starts_[first + count]; ++i) {
+      const ByteTargets& targets = byte_targets_[i];
+      const uint8_t* value = byte_values_ + targets.values + codes[targets.slot] * targets.n;
+      const uint32_t* offset = byte_offsets_ + targets.offsets;
+      for (uint32_t j = 0; j < targets.n; ++j) row[offset[j]] = std::byte{value[j]};
+    }
+    for (uint32_t i = word_starts_[first]; i < word_starts_[first + count]; ++i) {
+      const NumberTarget& target = word_targets_[i];
+      std::memcpy(row + target.offset, &word_values_[target.values + codes[target.slot]], sizeof(uint32_t));
+    }
+  }
 
   static void write_payload(const CategorySlot& slot, const std::byte* payload, std::byte* row) noexcept {
     const uint32_t* piece = slot.pieces;
@@ -86,7 +114,9 @@ class Encoder {
   const NumberSlot* numbers_ = nullptr;       // (n_numbers,)
   const uint32_t* missing_codes_ = nullptr;   // (n_numbers,)
   // The lanes of all number slots, by slot: those of slot s are starts[s] .. starts[s + 1].
-  const NumberTarget *direct_targets_ = nullptr, *byte_targets_ = nullptr, *word_targets_ = nullptr;
+  const NumberTarget *direct_targets_ = nullptr, *word_targets_ = nullptr;
+  const ByteTargets* byte_targets_ = nullptr;
+  const uint32_t* byte_offsets_ = nullptr;
   const uint32_t *direct_starts_ = nullptr, *byte_starts_ = nullptr, *word_starts_ = nullptr;  // (n_numbers + 1,)
   const uint8_t* byte_values_ = nullptr;
   const uint32_t* word_values_ = nullptr;
@@ -96,6 +126,7 @@ class Encoder {
   decltype(Kernels::locate) locate_ = nullptr;
   decltype(Kernels::confirm) confirm_ = nullptr;
   decltype(Kernels::find_codes) find_codes_ = nullptr;
+  decltype(Kernels::find_codes_of_slot) find_codes_of_slot_ = nullptr;
 };
 
 }  // namespace bidml

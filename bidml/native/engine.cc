@@ -12,6 +12,8 @@
 namespace bidml {
 namespace {
 
+static_assert(Engine::kRowsAtOnce == int(kRowsAtOnce));
+
 std::byte* bytes_of(Row& row) { return reinterpret_cast<std::byte*>(&row); }
 const std::byte* bytes_of(const Row& row) { return reinterpret_cast<const std::byte*>(&row); }
 
@@ -47,6 +49,18 @@ struct Engine::Impl {
       margin += term;
     }
     return margin;
+  }
+
+  void margins_by_head(const std::byte* rows, size_t stride, int count, uint32_t head_mask, double* out) const noexcept {
+    const size_t n_heads = heads.size();
+    for (size_t h = 0; h < n_heads; ++h) {
+      if ((head_mask >> h & 1) == 0) continue;
+      const HeadPlace& place = encoder.place(h);
+      for (int i = 0; i < count; ++i) {
+        const std::byte* row = rows + size_t(i) * stride;
+        out[size_t(i) * n_heads + h] = margin(h, row + place.lanes, row + place.terms);
+      }
+    }
   }
 
   // Not inlined: its scratch must not grow the stack of the common case.
@@ -118,6 +132,38 @@ void Engine::set_categories(Row& row, int first, int count, const std::string_vi
 
 void Engine::set_numbers(Row& row, int first, int count, const double* values) const noexcept {
   impl_->encoder.set_numbers(bytes_of(row), first, count, values);
+}
+
+void Engine::find_categories(int slot, int count, const std::string_view* text,
+                             const std::byte** payloads) const noexcept {
+  impl_->encoder.find_categories(slot, count, text, payloads);
+}
+
+void Engine::set_category_of_rows(RowBuffer& rows, int count, int slot,
+                                  const std::byte* const* payloads) const noexcept {
+  impl_->encoder.set_category_of_rows(bytes_of(*rows), rows.stride(), slot, count, payloads);
+}
+
+void Engine::set_number_of_rows(RowBuffer& rows, int count, int slot, const double* values) const noexcept {
+  impl_->encoder.set_number_of_rows(bytes_of(*rows), rows.stride(), slot, count, values);
+}
+
+void Engine::margins_of_rows(const RowBuffer& rows, int count, uint32_t head_mask, double* out) const noexcept {
+  impl_->margins_by_head(bytes_of(*rows), rows.stride(), count, head_mask, out);
+}
+
+void Engine::margins_of_lines(const Row& request, const Row* const* lines, int count, uint32_t head_mask,
+                              double* out) const noexcept {
+  const size_t stride = row_bytes();
+  if (stride > kShortRow) {
+    for (int i = 0; i < count; ++i) margins(request, *lines[i], head_mask, out + size_t(i) * n_heads());
+    return;
+  }
+  alignas(64) std::byte merged[kShortRow * kLinesAtOnce];
+  for (int i = 0; i < count; ++i) {
+    merge(reinterpret_cast<Row&>(merged[size_t(i) * stride]), request, *lines[i]);
+  }
+  impl_->margins_by_head(merged, stride, count, head_mask, out);
 }
 
 void Engine::merge(Row& out, const Row& request, const Row& line) const noexcept {

@@ -106,6 +106,7 @@ class RowBuffer {
   const Row& operator[](size_t i) const noexcept { return *reinterpret_cast<const Row*>(bytes_.get() + i * stride_); }
   Row& operator*() noexcept { return (*this)[0]; }
   const Row& operator*() const noexcept { return (*this)[0]; }
+  size_t stride() const noexcept { return stride_; }
 
  private:
   struct Free {
@@ -172,10 +173,23 @@ class Engine {
   void set_categories(Row& row, int first, int count, const std::string_view* text) const noexcept;
   void set_numbers(Row& row, int first, int count, const double* values) const noexcept;
 
+  // One slot of the first `count` rows at once, at most kRowsAtOnce. A text is found first, which can be remembered: its
+  // payload is the engine's and lives as long.
+  static constexpr int kRowsAtOnce = 32;
+  void find_categories(int slot, int count, const std::string_view* text, const std::byte** payloads) const noexcept;
+  void set_category_of_rows(RowBuffer& rows, int count, int slot, const std::byte* const* payloads) const noexcept;
+  void set_number_of_rows(RowBuffer& rows, int count, int slot, const double* values) const noexcept;
+
   // -- score: out[h] for every head h whose bit is set in head_mask --
   void margins(const Row& row, uint32_t head_mask, double* out) const noexcept;
   // Two partial rows of which each slot is set in at most one.
   void margins(const Row& request, const Row& line, uint32_t head_mask, double* out) const noexcept;
+  // Many at once, head by head, so that a head's trees stay in the first cache: out (count, n_heads).
+  void margins_of_rows(const RowBuffer& rows, int count, uint32_t head_mask, double* out) const noexcept;
+  // lines[i] with the request; count at most kLinesAtOnce.
+  static constexpr int kLinesAtOnce = 16;
+  void margins_of_lines(const Row& request, const Row* const* lines, int count, uint32_t head_mask,
+                        double* out) const noexcept;
   // out may be either input.
   void merge(Row& out, const Row& request, const Row& line) const noexcept;
 

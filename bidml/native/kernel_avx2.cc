@@ -72,6 +72,35 @@ BIDML_AVX2 void find_codes(const NumberSlot* slots, const uint32_t* missing, siz
   for (size_t i = 0; i < n; ++i) codes[i] = values[i] == values[i] ? codes[i] : missing[i];
 }
 
+template <uint32_t n_levels>
+BIDML_AVX2 void find_codes_by(const NumberSlot& slot, uint32_t missing, size_t n, const double* values,
+                            uint32_t* codes) noexcept {
+  for (size_t i = 0; i < n; ++i) {
+    const __m256d x = _mm256_set1_pd(values[i]);
+    uint32_t code = count_below(slot.blocks, x);
+    if constexpr (n_levels > 1) code = code * 8 + count_below(slot.blocks + slot.starts[0] + code * 8, x);
+    if constexpr (n_levels > 2) code = code * 8 + count_below(slot.blocks + slot.starts[1] + code * 8, x);
+    if constexpr (n_levels > 3) code = code * 8 + count_below(slot.blocks + slot.starts[2] + code * 8, x);
+    codes[i] = values[i] == values[i] ? code : missing;
+  }
+}
+
+BIDML_AVX2 void find_codes_of_slot(const NumberSlot& slot, uint32_t missing, size_t n, const double* values,
+                                 uint32_t* codes) noexcept {
+  switch (slot.n_levels) {
+    case 1:
+      return find_codes_by<1>(slot, missing, n, values, codes);
+    case 2:
+      return find_codes_by<2>(slot, missing, n, values, codes);
+    case 3:
+      return find_codes_by<3>(slot, missing, n, values, codes);
+    case 4:
+      return find_codes_by<4>(slot, missing, n, values, codes);
+    default:
+      return kScalarKernels.find_codes_of_slot(slot, missing, n, values, codes);
+  }
+}
+
 // ---- trees -------------------------------------------------------------------------------------------------------
 
 // The lanes of a head, 16 to a table, each table in both halves of a register.
@@ -209,7 +238,8 @@ double walk(const WalkForest& forest, const uint8_t* ranks) noexcept { return kS
 
 }  // namespace
 
-const Kernels kAvx2Kernels = {portable_hash, find, locate, confirm, combine, find_codes, complete_any, nullptr, walk};
+const Kernels kAvx2Kernels = {portable_hash, find, locate, confirm, combine, find_codes, find_codes_of_slot,
+                               complete_any, nullptr, walk};
 
 }  // namespace bidml
 

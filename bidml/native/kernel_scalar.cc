@@ -59,6 +59,12 @@ void find_codes(const NumberSlot* slots, const uint32_t* missing, size_t n, cons
   }
 }
 
+void find_codes_of_slot(const NumberSlot& slot, uint32_t missing, size_t n, const double* values,
+                        uint32_t* codes) noexcept {
+  if (slot.n_levels == 0) return;
+  for (size_t i = 0; i < n; ++i) codes[i] = values[i] == values[i] ? code_of(slot, values[i]) : missing;
+}
+
 template <uint32_t D>
 double complete(const CompleteForest& forest, const uint8_t* ranks) noexcept {
   constexpr uint32_t cells = 1u << D, trees_per_block = 64 / cells, n_trees = 8 * trees_per_block;
@@ -116,7 +122,8 @@ double walk(const WalkForest& forest, const uint8_t* ranks) noexcept {
 
 }  // namespace
 
-const Kernels kScalarKernels = {portable_hash, find, locate, confirm, combine, find_codes, complete_any, nullptr, walk};
+const Kernels kScalarKernels = {portable_hash, find, locate, confirm, combine, find_codes, find_codes_of_slot,
+                                complete_any, nullptr, walk};
 
 namespace {
 

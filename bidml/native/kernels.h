@@ -78,6 +78,9 @@ struct Kernels {
   // anything. Writes up to 7 codes more than n.
   void (*find_codes)(const NumberSlot* slots, const uint32_t* missing, size_t n, const double* values,
                      uint32_t* codes) noexcept;
+  // The same for n values of one slot; writes up to 7 codes more.
+  void (*find_codes_of_slot)(const NumberSlot& slot, uint32_t missing, size_t n, const double* values,
+                             uint32_t* codes) noexcept;
   // ranks: the lanes of the head, 64-byte aligned, padded to 64 or 128
   double (*complete)(const CompleteForest& forest, const uint8_t* ranks) noexcept;
   double (*leafwise)(const LeafwiseForest& forest, const uint8_t* ranks) noexcept;  // null: walk instead

@@ -47,4 +47,12 @@ struct NumberTarget {
   uint32_t values;        // direct: the value of NaN, every other code being the value; else the start of its table
 };
 
+// The other byte lanes of a slot, of all heads: one look into one table, (n_codes, n).
+struct ByteTargets {
+  uint16_t slot;
+  uint16_t n;
+  uint32_t values;   // start of its table
+  uint32_t offsets;  // where its n offsets in the row begin
+};
+
 }  // namespace bidml

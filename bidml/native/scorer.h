@@ -220,20 +220,26 @@ Best best_of(const Model& model, const Request& request, const LineAt& line_at, 
     Row& row = BIDML_STACK_ROW(*model.engine);
     encode_request(model, found, row);
     double best_surplus_cpm = 0.0;
-    for (Py_ssize_t i = 0; i < n_lines; ++i) {
-      const LineItem& line = line_at(i);
-      Trace trace;
-      model.engine->margins(row, *line.row, kAllHeads, trace.margins);
-      price_margins<true>(model, price_inputs(line, terms), trace);
-      const Decision& d = trace.decision;
-      if (d.reason != Reason::kBid) {
-        if (best.index < 0) best.reason = d.reason;
-        continue;
-      }
-      const double surplus_cpm = (d.unshaded_bid_cpm - d.bid_cpm) * d.win_rate;
-      if (best.index < 0 || surplus_cpm > best_surplus_cpm) {
-        best = {i, d.bid_cpm, Reason::kBid};
-        best_surplus_cpm = surplus_cpm;
+    for (Py_ssize_t first = 0; first < n_lines; first += Engine::kLinesAtOnce) {
+      const int count = int(std::min(n_lines - first, Py_ssize_t{Engine::kLinesAtOnce}));
+      const Row* rows[Engine::kLinesAtOnce];
+      double margins[Engine::kLinesAtOnce][3];
+      for (int i = 0; i < count; ++i) rows[i] = &*line_at(first + i).row;
+      model.engine->margins_of_lines(row, rows, count, kAllHeads, margins[0]);
+      for (int i = 0; i < count; ++i) {
+        Trace trace;
+        std::memcpy(trace.margins, margins[i], sizeof trace.margins);
+        price_margins<true>(model, price_inputs(line_at(first + i), terms), trace);
+        const Decision& d = trace.decision;
+        if (d.reason != Reason::kBid) {
+          if (best.index < 0) best.reason = d.reason;
+          continue;
+        }
+        const double surplus_cpm = (d.unshaded_bid_cpm - d.bid_cpm) * d.win_rate;
+        if (best.index < 0 || surplus_cpm > best_surplus_cpm) {
+          best = {first + i, d.bid_cpm, Reason::kBid};
+          best_surplus_cpm = surplus_cpm;
+        }
       }
     }
   });
