@@ -57,7 +57,10 @@ FAULTS: tuple[Fault, ...] = (
         ("win rate of the optimum", "win_rate(curve, gamma, bid)", "win_rate(curve, gamma, out.optimum_cpm)"),
         ("two Halley steps fewer", "step < kHalleySteps", "step < kHalleySteps - 2"),
         ("Halley without curvature", "k * s * (1.0 - s)", "k * s"),
-        ("sigmoid of the wrong side", "(y >= 0.0 ? 1.0 : e)", "1.0"),
+        ("one step toward the root", "y -= householder_step(y, k, d, e, log_of(1.0 + e));", ";"),
+        ("a rough step last", "y -= householder_step(y, k, d, rough, rough_log_1_plus(rough));", ";"),
+        ("the root's own sigmoid", "sigmoid(-y)", "sigmoid(y)"),
+        ("the fast price for any curve", "k >= kFlattest && k <= kSteepest && std::fabs(curve.location) <= kMostAbsLocation", "true"),
         ("start below the root", "d > 0.0 ? d / (1.0 + k) : d", "d"),
         ("small probabilities lost", "return (x >= 0.0 ? 1.0 : e) / (1.0 + e);", "return x >= 0.0 ? 1.0 / (1.0 + e) : 1.0 - 1.0 / (1.0 + e);"),
         ("beta calibration's sign", "c.positive * ln_p - c.negative * ln_q", "c.positive * ln_p + c.negative * ln_q"),
@@ -66,9 +69,74 @@ FAULTS: tuple[Fault, ...] = (
         ("location not clamped", "std::max(location_margin, -kMaxAbsWinLogit)", "location_margin"),
         ("slope not clamped", "std::max(log_slope_margin, kMinLogSlope)", "log_slope_margin"),
         ("logit shift forgotten", "(w.slope_scale * beta + w.logit_shift)", "(w.slope_scale * beta)"),
-        ("slope scale forgotten", "w.slope_scale * std::exp(a)", "std::exp(a)"),
-        ("Dagum exponent forgotten", "std::exp(-gamma * softplus(-z))", "std::exp(-softplus(-z))"),
+        ("slope scale forgotten", "w.slope_scale * exp_of(a)", "exp_of(a)"),
+        ("Dagum exponent forgotten", "exp_of(-gamma * softplus(-z))", "exp_of(-softplus(-z))"),
         ("Dagum exponent forgotten in the price", "gamma * k", "k"),
+    ),
+    *_in(
+        "scorer.h",
+        "tests/score",
+        ("floor in any currency", "floor_cpm = amount * rate;", "floor_cpm = amount;"),
+        ("unknown currency is ours", "if (!(rate > 0.0)) return Reason::kUnknownCurrency;", ";"),
+        ("a floor that is no number is none", "if (!(amount >= 0.0)) return Reason::kInvalidFloor;", "if (!(amount >= 0.0)) return Reason::kBid;"),
+        ("currencies not looked at", "if (!found.currency_accepted) return Reason::kUnknownCurrency;", ";"),
+        ("private auctions are open", "found.values[leaves.private_auction].number() == 1.0", "false"),
+        ("the model's auction type always", "at == 1.0 || at == 2.0", "at == 2.0"),
+        ("no default auction type", "auction_type = model.default_auction_type;", ";"),
+        ("the worst line item", "surplus_cpm > best_surplus_cpm", "surplus_cpm < best_surplus_cpm"),
+    ),
+    *_in(
+        "extract.cc",
+        "tests/score",
+        ("a week begins on Sunday", "(hours / kADay + 3) % 7", "(hours / kADay + 4) % 7"),
+        ("minutes are seconds", "seconds += 60.0 * offset_minutes;", "seconds += offset_minutes;"),
+        ("a site before an app", 'found.is_open[app_] ? "app" : found.is_open[site_] ? "site" : ""', 'found.is_open[site_] ? "site" : found.is_open[app_] ? "app" : ""'),
+        ("formats not looked at", "size.empty() ? text_of_size(found, first_format_, scratch) : size", "size"),
+        ("one digit of a version", "i < text.size() && i < 6", "i < text.size() && i < 1"),
+        ("a size of half a pixel", "w == int32_t(w) && h == int32_t(h)", "true"),
+    ),
+    *_in(
+        "request_values.h",
+        "tests/score",
+        ("infinities are numbers", "v.kind = std::isfinite(x) ? kind : Kind::other;", "v.kind = kind;"),
+        ("long text not refused", "value.size <= kLongestText", "true"),
+        ("a big integer is text", "return kUnmatchable;", "return {};"),
+    ),
+    *_in(
+        "read_dict.cc",
+        "tests/score",
+        ("a bool is a number", "PyLong_Check(object) && !PyBool_Check(object)", "PyLong_Check(object)"),
+        ("NaN in a float", "value.kind = std::isfinite(x) ? Kind::real : Kind::other;", "value.kind = Kind::real;"),
+        ("an error is left behind", "if (real == -1.0 && PyErr_Occurred()) {\n    PyErr_Clear();\n    real = kMissing;\n  }", "if (real == -1.0 && PyErr_Occurred()) {\n    real = kMissing;\n  }"),
+        ("a reference is kept", "return found == nullptr ? nullptr : lookup_.held_.hold(Reference(found));", "Py_XINCREF(found);\n      return found == nullptr ? nullptr : lookup_.held_.hold(Reference(found));"),
+        ("the first impression always", "key->access == Access::imp ? imp.index : 0", "0"),
+        ("a key where it was last, unseen", "there != nullptr && is_exact(there) && key.wanted.is(there)", "there != nullptr && is_exact(there)"),
+        ("a dict of shared keys read in place", "if (!DictEntries::is_plain(dict)) lookup_.is_exact = false;", ";"),
+        ("an empty list accepts nothing", "return n == 0;", "return false;"),
+    ),
+    *_in(
+        "read_json.cc",
+        "tests/score",
+        ("JSON: the first of two keys", "if (found_.is_open[key.child] || key.access != Access::field) forget(key);", ";"),
+        ("JSON: what comes after", "p != nullptr && json::after_space(p, end) == end", "p != nullptr"),
+        ("JSON: any depth", "return depth < kDeepestJson ? object(p + 1, key.child, depth + 1) : nullptr;", "return object(p + 1, key.child, depth + 1);"),
+        ("JSON: eighteen decimals exact", "n_digits <= 15 && n_decimals <= 22 && !has_exponent", "n_digits <= 18 && n_decimals <= 22 && !has_exponent"),
+        ("JSON: objects in lists close as lists", "c != (in_object ? '}' : ']')", "c != '}' && c != ']'"),
+        ("JSON: a byte order mark", "bytes.remove_prefix(3);", ";"),
+    ),
+    *_in(
+        "json_text.h",
+        "tests/score",
+        ("JSON: leading zeros", "n_whole == 0 || (n_whole > 1 && *first == '0')", "n_whole == 0"),
+        ("JSON: surrogates are text", "string.has_surrogate |= uint8_t(*p) == 0xED && end - p > 1 && uint8_t(p[1]) >= 0xA0;", ";",
+         "bytes that are not UTF-8 equal no key either: the same bid"),
+        ("JSON: reads beyond the end", "end - p < 6 || !is_hex(p[2])", "!is_hex(p[2])"),
+        ("JSON: control characters in text", "_mm_cmplt_epi8(bytes, _mm_set1_epi8(0x20))", "_mm_cmplt_epi8(bytes, _mm_set1_epi8(0))"),
+    ),
+    *_in(
+        "dict_entries.h",
+        "tests/score",
+        ("keys alike in length", "((first_word(data) ^ head) & head_mask) == 0 && (size <= 8 || tail_is(data))", "((first_word(data) ^ head) & head_mask) == 0"),
     ),
     *_in(
         "engine.cc",
@@ -213,7 +281,7 @@ def edits() -> dict[str, str]:
 
 def _chain(old: str, faults: list[Fault]) -> str:
     """`old` unless one of the faults at its place is in force."""
-    if old.endswith(";"):
+    if old.endswith(";") or (old.endswith("}") and ";" in old):
         cases = "".join(f"if (BIDML_FAULT({number_of(f.name)})) {{ {f.new} }} else " for f in faults)
         return f"{cases}{{ {old} }}"
     cases = "".join(f"BIDML_FAULT({number_of(f.name)}) ? ({f.new}) : " for f in faults)

@@ -319,7 +319,13 @@ def _whole_requests(bidder: Bidder) -> None:
             self.bidfloor = 0.1
             self.banner = {"w": 320, "h": 50}
 
-    bidder.decide(vars(Attributes()), what=lambda: "the attributes of an object: keys shared by a class")
+    attributes = vars(Attributes())
+    kept = [attributes["imp"], attributes["imp"][0], attributes["imp"][0]["banner"]]
+    counts = list(map(sys.getrefcount, kept))
+    for _ in range(100):
+        bidder.decide(attributes, what=lambda: "the attributes of an object: keys shared by a class")
+    if list(map(sys.getrefcount, kept)) != counts:
+        bidder.outcome.broke("references to the attributes of an object are not given back")
 
 
 def _foreign_code(bidder: Bidder) -> None:

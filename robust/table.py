@@ -22,7 +22,22 @@ ATTACKS = (
         "requests",
         "robust.hostile_requests",
         (PLAIN,),
-        ((BROKEN, "floor above cap"), (BROKEN, "doubled after the guard")),
+        (
+            (BROKEN, "floor above cap"),
+            (BROKEN, "doubled after the guard"),
+            (BROKEN, "an error is left behind"),
+            (BROKEN, "a reference is kept"),
+            (BROKEN, "a key where it was last, unseen"),
+        ),
+    ),
+    Attack(
+        "json",
+        "robust.hostile_json",
+        (PLAIN, ASAN),
+        tuple(
+            (BROKEN, fault)
+            for fault in ("JSON: the first of two keys", "JSON: leading zeros", "JSON: what comes after")
+        ),
     ),
     Attack(
         "files",

@@ -93,8 +93,7 @@ struct WantedKey {
       : object(interned), text(reinterpret_cast<const char*>(PyUnicode_1BYTE_DATA(interned))),
         size(PyUnicode_GET_LENGTH(interned)), hash(PyObject_Hash(interned)) {
     head_mask = size >= 8 ? ~uint64_t{0} : (uint64_t{1} << 8 * size) - 1;
-    std::memcpy(&head, text, 8);
-    head &= head_mask;
+    std::memcpy(&head, text, size >= 8 ? 8 : size_t(size));
   }
 
   // `key`: an exact str. The first word of a str's data is aligned, so that reading all of it stays on its page.
@@ -102,10 +101,18 @@ struct WantedKey {
     if (key == object) return true;
     if (PyUnicode_GET_LENGTH(key) != size || !PyUnicode_IS_COMPACT_ASCII(key)) return false;
     const auto* data = reinterpret_cast<const char*>(PyUnicode_1BYTE_DATA(key));
-    return ((word(data) ^ head) & head_mask) == 0 && (size <= 8 || tail_is(data));
+    return ((first_word(data) ^ head) & head_mask) == 0 && (size <= 8 || tail_is(data));
   }
 
  private:
+#if defined(__SANITIZE_ADDRESS__)
+  [[gnu::no_sanitize_address]]
+#endif
+  static uint64_t first_word(const char* at) noexcept {
+    uint64_t x;
+    std::memcpy(&x, at, sizeof x);
+    return x;
+  }
   static uint64_t word(const char* at) noexcept {
     uint64_t x;
     std::memcpy(&x, at, sizeof x);

@@ -1,0 +1,182 @@
+"""Requests as bytes: `bid_json` on every request of the shared data, damaged at every place and in every way.
+
+Held: no exception; `decide_json(x)` is `decide(json.loads(x))`, or an invalid request where `json.loads` refuses;
+nothing outside the bytes is read (under the sanitizers each text has its own memory). Python reads two things that a
+bidder does not, and the comparison leaves them out: UTF-16 and UTF-32, and nesting beyond 512.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import random
+from typing import Any
+
+import numpy as np
+
+from bidml.contract import NoBidReason
+from robust.corpus import requests
+from robust.models import CAP_CPM, line_of, scorer_of, wide_blueprint
+from robust.outcome import Effort, Outcome
+
+_TOKENS = (
+    *(
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b",",
+        b":",
+        b'"',
+        b"\\",
+        b" ",
+        b"\n",
+        b"\0",
+        b"\xff",
+        b"\xed\xa0\x80",
+        b"\xef\xbb\xbf",
+    ),
+    *(
+        b"null",
+        b"true",
+        b"NaN",
+        b"Infinity",
+        b"-Infinity",
+        b"-",
+        b"0",
+        b"01",
+        b"1e999",
+        b"-0.0",
+        b"1E+2",
+        b"1.",
+        b".5",
+    ),
+    *(
+        b"9223372036854775807",
+        b"9223372036854775808",
+        b"1" * 310,
+        b"1" * 4_301,
+        b"0.1234567890123456789",
+        b"1e-400",
+    ),
+    *(
+        b'"imp"',
+        b'"imp":[{"bidfloor":1}],',
+        b'"at":2,',
+        b'"cur":["EUR"],',
+        b'"\\u0069mp":[],',
+        b'"\\ud800"',
+        b'"\\u12"',
+    ),
+    *(
+        b'"device":{"geo":{"country":"DEU"}},',
+        b'"device":1,',
+        b'"bidfloor":-1,',
+        b'"bidfloorcur":"XXX",',
+        b'"w":1.5,',
+    ),
+    *(
+        b"[" * 600,
+        b'{"a":' * 600,
+        b"/**/",
+        b"'",
+        b"2.2250738585072011e-308",
+        b"1.7976931348623159e308",
+        b"4.9e-324",
+    ),
+)
+
+
+def attack(effort: Effort, rng: np.random.Generator) -> Outcome:
+    gc.disable()
+    outcome = Outcome()
+    judge = _Judge(outcome)
+    corpus = [json.dumps(request, ensure_ascii=i % 2 == 0).encode() for i, request in enumerate(requests())]
+    for text in corpus:
+        judge(text)
+    small = [text for text in corpus if len(text) < 1_500]
+    for text in small[:: max(1, len(small) // effort.of(twin=2, quick=60, long=3_000))]:
+        for length in range(len(text)):
+            judge(text[:length])
+    for text in small[: effort.of(twin=1, quick=3, long=200)]:
+        for position in range(len(text)):
+            for value in range(256):
+                judge(text[:position] + bytes((value,)) + text[position + 1 :])
+    _tokens(
+        judge,
+        small,
+        random.Random(int(rng.integers(2**32))),
+        effort.of(twin=30_000, quick=600_000, long=60_000_000),
+    )
+    for kind in (bytearray, memoryview):
+        for text in corpus[:100]:
+            view: Any = kind(text)
+            outcome.demand(judge.native(view) == judge.native(text), f"a {kind.__name__} of {text[:80]!r}")
+    outcome.note(f"{judge.n_bids:,} bids, {judge.n_refused:,} refused as JSON")
+    return outcome
+
+
+class _Judge:
+    def __init__(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+        self.scorer = scorer_of(wide_blueprint())
+        self.line = line_of(self.scorer)
+        self.n_bids = self.n_refused = 0
+
+    def native(self, text: Any) -> Any:
+        return self.scorer.decide_json(text, self.line)
+
+    def __call__(self, text: bytes) -> None:
+        self.outcome.trials += 1
+        try:
+            found = self.native(text)
+        except BaseException as error:
+            self.outcome.broke(f"{text[:300]!r}: {error!r}")
+            return
+        self.n_bids += found[0] > 0.0
+        if not 0.0 <= found[0] <= CAP_CPM:
+            self.outcome.broke(f"{text[:300]!r}: {found}")
+        try:
+            decoded = json.loads(text)
+        except RecursionError:
+            return
+        except ValueError:
+            self.n_refused += 1
+            wanted = (0.0, int(NoBidReason.INVALID_REQUEST))
+        else:
+            wanted = self.scorer.decide(decoded, self.line)
+        if found != wanted and not _read_by_python_only(text):
+            self.outcome.broke(f"{text[:1500]!r}: bytes say {found}, json.loads says {wanted}")
+
+
+def _read_by_python_only(text: bytes) -> bool:
+    if json.detect_encoding(text) not in ("utf-8", "utf-8-sig"):
+        return True
+    depth = deepest = 0
+    for byte in text:
+        depth += (byte in b"[{") - (byte in b"]}")
+        deepest = max(deepest, depth)
+    return deepest > 500
+
+
+def _tokens(judge: _Judge, corpus: list[bytes], rng: random.Random, n: int) -> None:
+    """Tokens put in, texts cut and joined, values doubled."""
+    for _ in range(n):
+        text = rng.choice(corpus)
+        for _ in range(rng.randrange(1, 4)):
+            at = rng.randrange(len(text) + 1)
+            match rng.randrange(5):
+                case 0:
+                    text = text[:at] + rng.choice(_TOKENS) + text[at:]
+                case 1:
+                    text = text[:at] + rng.choice(_TOKENS) + text[at + rng.randrange(1, 9) :]
+                case 2:
+                    text = text[:at] + text[at + rng.randrange(1, 30) :]
+                case 3:  # keys that come again, values at other places
+                    start = rng.randrange(len(text) + 1)
+                    text = text[:at] + text[start : start + rng.randrange(60)] + text[at:]
+                case _:  # right after a brace or a comma, where a key may stand
+                    places = [i + 1 for i, byte in enumerate(text) if byte in b"{,"] or [0]
+                    at = rng.choice(places)
+                    text = text[:at] + rng.choice(_TOKENS) + text[at:]
+        judge(text)
