@@ -26,7 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Bid pricing for demand-side platforms: logged auctions in, one ONNX file out, a bid in a microsecond.",
+    help="Bid pricing for demand-side platforms: logged auctions in, one ONNX file out, a bid in microseconds.",
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
@@ -45,6 +45,12 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
+    except OSError as error:
+        unusable = DataError(
+            "files and folders named by options can be used", value=str(error), remedy="correct the path"
+        )
+        typer.echo(f"bidml: {unusable}", err=True)
+        sys.exit(unusable.exit_code)
 
 
 @app.callback(invoke_without_command=True)

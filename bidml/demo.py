@@ -161,6 +161,8 @@ def _metrics_of_earlier_run(out: Path, key: str) -> dict[str, Any] | None:
         done = json.loads((out / _DONE).read_text())
     except (OSError, ValueError):
         return None
+    if not isinstance(done, dict) or done.get("key") != key or not isinstance(done.get("metrics"), dict):
+        return None
     whole = all((out / name).exists() for name in (_LOG, _HELD_OUT, ARTIFACT, f"{ARTIFACT}.json", REPORT))
     metrics: dict[str, Any] = done["metrics"]
-    return metrics if whole and done.get("key") == key else None
+    return metrics if whole else None

@@ -201,3 +201,26 @@ def test_train_says_what_is_wrong_and_writes_nothing(
     assert err.startswith("bidml: ")
     assert err.count("; ") >= 2
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", [["demo"], ["export", "--ctr"]])
+def test_an_out_that_cannot_be_used_is_told_without_a_traceback(
+    bidml: Any, artifact: Path, tmp_path: Path, command: list[str]
+) -> None:
+    """A file where a folder must be: exit code 3, rule, value, remedy."""
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("")
+    if command[0] == "export":
+        command = [*command, str(artifact)]
+    code, out, err = bidml(*command, "--out", in_the_way / "below" / "model.onnx")
+    assert (code, out) == (3, "")
+    assert err.startswith("bidml: files and folders named by options can be used; found ")
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "null", '{"key": 1}', "no JSON"])
+def test_a_damaged_note_of_an_earlier_demo_is_ignored(tmp_path: Path, text: str) -> None:
+    """The demo then runs again instead of failing."""
+    from bidml.demo import _metrics_of_earlier_run
+
+    (tmp_path / "demo.json").write_text(text)
+    assert _metrics_of_earlier_run(tmp_path, "key") is None
