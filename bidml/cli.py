@@ -62,7 +62,9 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 @app.command()
 def join(
-    events: Annotated[list[Path], typer.Argument(help="Event files and folders: JSON Lines, Parquet.")],
+    events: Annotated[
+        list[str], typer.Argument(help="Event files, folders, URIs: JSON Lines, Parquet, Avro.")
+    ],
     out: Annotated[Path, typer.Option(help="The folder of the auction log.")],
     spec: Annotated[Path | None, typer.Option(help="A TOML file with [[features]].")] = None,
     currency: Annotated[str | None, typer.Option(help="Of bids that name none.")] = None,

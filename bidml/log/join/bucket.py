@@ -124,14 +124,15 @@ def _judge_times(connection: DuckDBPyConnection, rules: JoinRules, counts: JoinC
         ), shown AS (
             SELECT auction_id, {_moved("coalesce(min(timestamp_ms) FILTER (type = 'impression'), min(timestamp_ms))",
                                        "any_value(bid_ms)", rules)} AS shown_ms
-            FROM noticed WHERE type IN ('win', 'impression') AND verdict IS NULL GROUP BY auction_id
+            FROM noticed WHERE type IN ('win', 'impression') AND verdict IS NULL AND bid_ms IS NOT NULL
+            GROUP BY auction_id
         ), clicks AS (
             SELECT n.* EXCLUDE (verdict), coalesce(shown_ms, bid_ms) AS shown_ms, coalesce(verdict,
                 {_case("timestamp_ms", "coalesce(shown_ms, bid_ms)", rules, ("click",))}) AS verdict
             FROM noticed n LEFT JOIN shown USING (auction_id)
         ), clicked AS (
             SELECT auction_id, {_moved("min(timestamp_ms)", "any_value(shown_ms)", rules)} AS click_ms
-            FROM clicks WHERE type = 'click' AND verdict IS NULL GROUP BY auction_id
+            FROM clicks WHERE type = 'click' AND verdict IS NULL AND bid_ms IS NOT NULL GROUP BY auction_id
         ), caused AS (
             SELECT c.* EXCLUDE (verdict), verdict AS before, click_ms, CASE
                 WHEN bid_ms IS NULL THEN NULL

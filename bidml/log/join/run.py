@@ -25,6 +25,7 @@ from bidml.log.join.shuffle import Buckets, n_buckets, shuffle
 from bidml.log.join.staged import OUTCOMES, bid_schema
 from bidml.log.join.tables import EventTable, bids_sql, event_tables, outcomes_sql
 from bidml.log.quarantine import ReadingReport
+from bidml.log.remote import fetched
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -43,7 +44,8 @@ def join_events(
 ) -> JoinReport:
     """Joins raw events (docs/events.md) into `out/day=YYYY-MM-DD/auctions.parquet`, one file a day of bids.
 
-    `events`: a file, a folder or a list; Parquet, Avro or JSON Lines (plain, gzip, bzip2, zstd), by content.
+    `events`: a file, a folder or a list; Parquet, Avro or JSON Lines (plain, gzip, bzip2, zstd), by content; or URIs
+    of such, which are copied beside `out` first.
     `spec`, `currency` and `auction_type` are as in `read_log`, and with the default `rules` so are the rows.
     `memory_limit_mb` is DuckDB's; Python adds about 150 MB, and 200 MB a thread while JSON is read. The
     report is also written to `out/_join.json`. Days that this run has no bids for are left as they are; the
@@ -56,13 +58,13 @@ def join_events(
     rules = rules or JoinRules()
     defaults = Defaults(spec, currency, auction_type)
     bid_schema(spec)  # refuses an unusable spec before anything is read
-    files = _checked(files_of(events))
     target = Path(out)
     with (
         staging(target) as folder,
         engine(folder / "spill", memory_limit_mb=memory_limit_mb, n_threads=n_threads) as connection,
         refusing_failures(target),
     ):
+        files = _checked(files_of(fetched(events, folder / "fetched")))
         return _Join(connection, folder, defaults, rules).run(files, target, memory_limit_mb, n_threads)
 
 

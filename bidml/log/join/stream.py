@@ -23,7 +23,6 @@ from bidml.errors import ConfigError, DataError
 from bidml.log.conform import conform
 from bidml.log.files import refusing_damage
 from bidml.log.join.engine import engine, parquet, refusing_failures
-from bidml.log.join.publish import FILE_NAME
 from bidml.log.join.staged import literal, quoted
 
 if TYPE_CHECKING:
@@ -82,23 +81,22 @@ def read_sample(
 
 def files_of_days(log: str | PathLike[str], days: tuple[date, date] | None = None) -> list[Path]:
     """The files of a joined log in order of time; raises `DataError` for none, and for a chosen day not there."""
-    found = {
-        date.fromisoformat(path.parent.name.removeprefix("day=")): path
-        for path in sorted(Path(log).glob(f"day=????-??-??/{FILE_NAME}"))
-    }
+    found: dict[date, list[Path]] = {}
+    for path in sorted(Path(log).glob("day=????-??-??/*.parquet")):
+        found.setdefault(date.fromisoformat(path.parent.name.removeprefix("day=")), []).append(path)
     if days is None:
         if not found:
             raise DataError(
                 "a joined log has folders day=YYYY-MM-DD", value=str(log), remedy="write it with bidml join"
             )
-        return list(found.values())
+        return [path for files in found.values() for path in files]
     wanted = [date.fromordinal(number) for number in range(days[0].toordinal(), days[1].toordinal() + 1)]
     missing = [day.isoformat() for day in wanted if day not in found]
     if missing or not wanted:
         raise DataError(
             "a log has every day that is read", value=missing, remedy="join them, or choose other days"
         )
-    return [found[day] for day in wanted]
+    return [path for day in wanted for path in found[day]]
 
 
 def threshold(rate: float) -> str:
