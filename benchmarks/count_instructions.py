@@ -87,13 +87,50 @@ def cases(isa: str) -> dict[str, Callable[[], Callable[[], object]]]:
         margins = engine(numbers + categories, list(shapes)).margins
         return lambda: margins(vector, texts)
 
+    def bid() -> Callable[[], object]:
+        return bid_call(full_trees, keys, isa, rng)
+
     return {
+        f"{isa}: bid, a dict of 8 numbers and 12 texts, 20 trees of depth 5 per head": bid,
         f"{isa}: 24 numbers, 300 trees of depth 5": lambda: trees_only((300, 5)),
         f"{isa}: 24 numbers, 50 trees of depth 8": lambda: trees_only((50, 8)),
         f"{isa}: 24 numbers, 16 texts, 300 + 100 + 100 trees of depth 5": lambda: bidder(
             (300, 5), (100, 5), (100, 5)
         ),
     }
+
+
+def bid_call(make_trees, keys: tuple[str, ...], isa: str, rng: random.Random) -> Callable[[], object]:
+    """`Scorer.bid` on one request: reading, encoding, few trees, price, counting."""
+    from bidml.blueprint import Blueprint, Calibration, Column, CtrBlueprint, Head, Lookup, WinBlueprint
+    from bidml.contract import Feature, FeatureKind, FeatureSpec
+    from bidml.export import model_bytes
+    from bidml.score import Scorer
+    from bidml.score.reader import parse_artifact
+    from bidml.self_check import self_check_of
+
+    numbers = [Feature(f"n{i}", FeatureKind.NUMBER, f"ext.n{i}") for i in range(8)]
+    texts = [Feature(f"c{i}", FeatureKind.CATEGORY, f"device.ext.c{i}") for i in range(12)]
+    columns = tuple(Column(f.name) for f in numbers) + tuple(
+        Column(f.name, Lookup(f.name, keys, array("d", [rng.random() for _ in keys]), 0.5)) for f in texts
+    )
+    ctr, location, slope = (Head(columns, make_trees(20, 5, len(columns), rng), scale=0.01) for _ in range(3))
+    blueprint = Blueprint(
+        FeatureSpec((*numbers, *texts)),
+        CtrBlueprint(ctr, Calibration()),
+        WinBlueprint(location, slope, 0.0),
+        "USD",
+    )
+    data = model_bytes(blueprint, self_check_of(blueprint, {}))
+    scorer = Scorer(parse_artifact(data), isa=isa)
+    line = scorer.line_item(value_per_click=1.0, cap_cpm=50.0)
+    request = {
+        "id": "1",
+        "imp": [{"id": "1", "bidfloor": 0.01}],
+        "device": {"ext": {f.name: rng.choice(keys) for f in texts}},
+        "ext": {f.name: rng.random() for f in numbers},
+    }
+    return lambda: scorer.bid(request, line)
 
 
 def work(isa: str, case: str, n_calls: int) -> None:

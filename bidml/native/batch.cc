@@ -96,7 +96,7 @@ class Block {
 
 }  // namespace
 
-bool score_batch(const Model& model, const BatchColumns& batch, Counters& counters) {
+bool score_batch(const Model& model, const BatchColumns& batch, Telemetry& telemetry) {
   const bool pricing = model.heads == kAllHeads && batch.prices[0] != nullptr;
   const bool wants_win_rate = batch.outputs[1] != nullptr;
   Block block(model);
@@ -116,7 +116,7 @@ bool score_batch(const Model& model, const BatchColumns& batch, Counters& counte
         const PriceInputs inputs{batch.prices[0][i], batch.prices[1][i], batch.prices[2][i], batch.prices[3][i],
                                  at == 1.0 ? 1 : at == 2.0 ? 2 : 0};
         wants_win_rate ? price_margins<true>(model, inputs, trace) : price_margins<false>(model, inputs, trace);
-        counters.count(trace.decision.reason);
+        telemetry.count(trace.decision.reason, trace.decision.bid_cpm, trace.decision.optimum_cpm, trace.pctr);
       } else {
         trace.pctr = sigmoid(calibrated(model.calibration, trace.margins[0]));
         trace.curve = win_curve(model.win, trace.margins[1], trace.margins[2]);

@@ -13,19 +13,6 @@ namespace bidml {
 
 constexpr size_t kPriceInputs = 5, kBatchOutputs = 8;  // of bidml/score/batch.py, in its order
 
-struct Counters {
-  uint64_t decisions[kReasons] = {};
-
-  void count(Reason reason) noexcept {
-#ifdef Py_GIL_DISABLED
-    reinterpret_cast<std::atomic<uint64_t>&>(decisions[static_cast<int>(reason)])
-        .fetch_add(1, std::memory_order_relaxed);
-#else
-    ++decisions[static_cast<int>(reason)];
-#endif
-  }
-};
-
 struct BatchColumns {
   size_t n_rows = 0;
   std::vector<PyObject* const*> texts;                  // (n_categories,) of (n_rows,) objects that somebody holds
@@ -35,6 +22,6 @@ struct BatchColumns {
 };
 
 // Fills the outputs; needs no GIL. False when a text is no str: the outputs are then of no use.
-bool score_batch(const Model& model, const BatchColumns& batch, Counters& counters);
+bool score_batch(const Model& model, const BatchColumns& batch, Telemetry& telemetry);
 
 }  // namespace bidml

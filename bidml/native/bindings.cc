@@ -12,6 +12,7 @@
 #include "batch.h"
 #include "engine_from_python.h"
 #include "gil.h"
+#include "telemetry_to_python.h"
 
 namespace nb = nanobind;
 
@@ -20,7 +21,7 @@ namespace {
 
 struct Scorer {
   std::shared_ptr<const Model> model;
-  Counters counters;
+  Telemetry telemetry;
   nb::dict slots;  // feature name → (is_category, slot)
   nb::object invalid_request_error;  // strict mode: raised on content that can only be a bug of the caller
 };
@@ -168,9 +169,15 @@ bool decide_call(PyObject* self, PyObject* const* args, Py_ssize_t n, Trace& tra
   }
   LineItem* line = line_item_of(args[1], scorer);
   if (!line || !imp_index_of(args, n, &imp)) return false;
-  const auto use = [&](const auto& request) { decide<false>(*scorer.model, request, *line, trace); };
+  Telemetry& telemetry = scorer.telemetry;
+  const bool is_due = telemetry.is_due();
+  const uint64_t start = is_due ? ticks() : 0;
+  FeatureCounts* look = is_due ? &telemetry.features : nullptr;
+  const auto use = [&](const auto& request) { decide<false>(*scorer.model, request, *line, trace, look); };
   if (!BIDML_WITH_REQUEST(is_json, args[0], imp, use)) return false;
-  scorer.counters.count(trace.decision.reason);
+  const Decision& d = trace.decision;
+  telemetry.count(d.reason, d.bid_cpm, d.optimum_cpm, trace.pctr);
+  if (is_due) telemetry.took(start);
   return !raise_if_strict(scorer, trace.decision.reason);
 }
 
@@ -207,9 +214,14 @@ PyObject* scorer_best(PyObject* self, PyObject* const* args, Py_ssize_t n) {
   const auto line_at = [&](Py_ssize_t i) -> const LineItem& {
     return *nb::inst_ptr<LineItem>(nb::handle(PyTuple_GET_ITEM(lines.get(), i)));
   };
-  const auto use = [&](const auto& request) { best = best_of(*scorer.model, request, line_at, n_lines); };
+  Telemetry& telemetry = scorer.telemetry;
+  const bool is_due = telemetry.is_due();
+  const uint64_t start = is_due ? ticks() : 0;
+  FeatureCounts* look = is_due ? &telemetry.features : nullptr;
+  const auto use = [&](const auto& request) { best = best_of(*scorer.model, request, line_at, n_lines, look); };
   if (!BIDML_WITH_REQUEST(is_json, args[0], imp, use)) return nullptr;
-  scorer.counters.count(best.reason);
+  telemetry.count(best.reason, best.bid_cpm, best.optimum_cpm, best.pctr);
+  if (is_due) telemetry.took(start);
   if (raise_if_strict(scorer, best.reason)) return nullptr;
   return Py_BuildValue("(nd)", best.index, best.bid_cpm);
 }
@@ -306,7 +318,7 @@ nb::dict explain(Scorer& scorer, nb::handle request, LineItem& line, Py_ssize_t 
   const Model& model = *scorer.model;
   const DictRequest asked{request.ptr(), imp};
   Trace trace;
-  decide<true>(model, asked, line, trace);
+  decide<true>(model, asked, line, trace, nullptr);
   nb::dict out = trace_dict(trace);
   Held held;
   Found found;
@@ -342,7 +354,8 @@ class Doubles {
   bool held_ = false;
 };
 
-void score_many(Scorer& scorer, Py_ssize_t n, nb::list categories, nb::list numbers, nb::list prices, nb::list outs) {
+void score_many(Scorer& scorer, Py_ssize_t n, nb::list categories, nb::list numbers, nb::list prices, nb::list outs,
+                bool counted) {
   const Model& model = *scorer.model;
   std::vector<nb::object> texts;  // tuples: they hold the texts while other threads run
   std::vector<Doubles> doubles, inputs, outputs;
@@ -364,13 +377,13 @@ void score_many(Scorer& scorer, Py_ssize_t n, nb::list categories, nb::list numb
     throw nb::value_error("a batch has every feature, five price inputs and eight outputs");
   for (size_t i = 0; i < kPriceInputs; ++i) batch.prices[i] = inputs[i].data();
   for (size_t i = 0; i < kBatchOutputs; ++i) batch.outputs[i] = outputs[i].data();
-  Counters counted;
+  Telemetry telemetry;
   bool all_texts = true;
   {
     const GilReleased released;
-    all_texts = score_batch(model, batch, counted);
+    all_texts = score_batch(model, batch, telemetry);
   }
-  for (int r = 0; r < kReasons; ++r) scorer.counters.decisions[r] += counted.decisions[r];
+  if (counted) scorer.telemetry.merge(telemetry);
   if (!all_texts) throw nb::value_error("a category of a batch is str, \"\" where missing");
 }
 
@@ -388,11 +401,18 @@ void init_line_item(LineItem* self, Scorer& scorer, nb::list categories, nb::lis
   self->row = RowBuffer(engine);
   for (nb::handle pair : categories) {
     const std::string_view text = nb::cast<std::string_view>(pair[1]);
-    engine.set_category(*self->row, slot_below(pair[0], engine.n_categories()), text.data(), text.size());
+    const int slot = slot_below(pair[0], engine.n_categories());
+    engine.set_category(*self->row, slot, text.data(), text.size());
+    if (text.empty())
+      self->missing.push_back(uint16_t(slot));
+    else if (engine.is_unseen(slot, text))
+      self->unseen.push_back(uint16_t(slot));
   }
   for (nb::handle pair : numbers) {
     const double x = nb::cast<double>(pair[1]);
-    engine.set_numbers(*self->row, slot_below(pair[0], engine.n_numbers()), 1, &x);
+    const int slot = slot_below(pair[0], engine.n_numbers());
+    engine.set_numbers(*self->row, slot, 1, &x);
+    if (std::isnan(x)) self->missing.push_back(uint16_t(engine.n_categories() + slot));
   }
   self->value_per_click = value_per_click;
   self->cap_cpm = cap_cpm;
@@ -431,6 +451,7 @@ NB_MODULE(_native, m) {
              nb::dict slots;
              auto model = model_of(blueprint, rates, isa, slots);
              new (self) Scorer();
+             self->telemetry = Telemetry(model->n_categories + model->n_numbers);
              self->model = std::move(model);
              self->slots = slots;
              if (!strict_error.is_none()) self->invalid_request_error = nb::borrow(strict_error);
@@ -442,12 +463,8 @@ NB_MODULE(_native, m) {
       .def("_extract_json", &extract_json)
       .def("_slots",
            [](const Scorer& scorer) { return scorer.slots; })
-      .def("_counts",
-           [](const Scorer& scorer) {
-             nb::list out;
-             for (const uint64_t n : scorer.counters.decisions) out.append(n);
-             return out;
-           })
+      .def("_counts", [](const Scorer& scorer) { return list_of(scorer.telemetry.decisions); })
+      .def("_telemetry", [](const Scorer& scorer) { return telemetry_dict(scorer.telemetry); })
       .def("_engine_info", [](const Scorer& scorer) {
         const Engine& engine = *scorer.model->engine;
         nb::list heads;

@@ -44,6 +44,10 @@ class Encoder {
     const CategorySlot& s = categories_[slot];
     write_payload(s, find_(s.table, data_of({text, size}), size), row);
   }
+  bool is_unseen(int slot, std::string_view text) const noexcept {
+    const StringTable& table = categories_[slot].table;
+    return table.has_keys() && find_(table, data_of(text), text.size()) == table.payload(table.cells, false);
+  }
   // Three passes, so that the texts, then the cells, come from memory side by side.
   void set_categories(std::byte* row, int first, int count, const std::string_view* texts) const noexcept {
     const std::byte* cells[kMaxFeatures];

@@ -134,6 +134,10 @@ void Engine::set_numbers(Row& row, int first, int count, const double* values) c
   impl_->encoder.set_numbers(bytes_of(row), first, count, values);
 }
 
+bool Engine::is_unseen(int slot, std::string_view text) const noexcept {
+  return impl_->encoder.is_unseen(slot, text);
+}
+
 void Engine::find_categories(int slot, int count, const std::string_view* text,
                              const std::byte** payloads) const noexcept {
   impl_->encoder.find_categories(slot, count, text, payloads);

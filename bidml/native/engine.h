@@ -168,6 +168,8 @@ class Engine {
   void clear(Row& row) const noexcept;
   // text need not be UTF-8 and may be anything; a text without an entry gets the defaults.
   void set_category(Row& row, int slot, const char* utf8, size_t size) const noexcept;
+  // Whether a text has no entry in a slot that has some.
+  bool is_unseen(int slot, std::string_view text) const noexcept;
   // slots first .. first+count-1 at once; values[i] and text[i] belong to slot first+i. Number the slots of the
   // request before those of the line item, and each side is one call.
   void set_categories(Row& row, int first, int count, const std::string_view* text) const noexcept;

@@ -18,6 +18,7 @@
 #include "price.h"
 #include "read_dict.h"
 #include "read_json.h"
+#include "telemetry.h"
 
 namespace bidml {
 
@@ -42,6 +43,7 @@ struct Model {
 struct LineItem {
   std::shared_ptr<const Model> model;
   RowBuffer row;  // its own features, encoded
+  std::vector<uint16_t> missing, unseen;  // of its own features, as FeatureCounts numbers them
   double value_per_click = 0.0;  // after margin
   double cap_cpm = 0.0;
   std::atomic<double> pacing_multiplier{1.0};
@@ -133,6 +135,29 @@ inline void encode_request(const Model& model, const Found& found, Row& row) noe
   engine.set_categories(row, first, extractor.n_categories() - first, texts);
 }
 
+// What the model does not find in a request and a line item; for some decisions only.
+__attribute__((noinline)) inline void look_closely(const Model& model, const Found& found,
+                                                   FeatureCounts& counts) noexcept {
+  add(counts.looked_at);
+  for (int slot = 0; slot < model.extractor->n_categories(); ++slot) {
+    TextScratch scratch;
+    const std::string_view text = model.extractor->category(found, slot, scratch);
+    if (text.empty())
+      add(counts.missing[size_t(slot)]);
+    else if (model.engine->is_unseen(slot, text))
+      add(counts.unseen[size_t(slot)]);
+  }
+  double numbers[kMostNumbers];
+  model.extractor->numbers(found, numbers);
+  for (int slot = 0; slot < model.n_request_numbers; ++slot)
+    if (std::isnan(numbers[slot])) add(counts.missing[size_t(model.n_categories + slot)]);
+}
+
+inline void look_closely(const LineItem& line, FeatureCounts& counts) noexcept {
+  for (const uint16_t feature : line.missing) add(counts.missing[feature]);
+  for (const uint16_t feature : line.unseen) add(counts.unseen[feature]);
+}
+
 // From margins to the decision.
 template <bool wants_win_rate>
 void price_margins(const Model& model, const PriceInputs& inputs, Trace& trace) noexcept {
@@ -187,9 +212,10 @@ struct JsonRequest {
   }
 };
 
-// The decision for one line item.
+// The decision for one line item; `look`: where to count its features, or null.
 template <bool wants_win_rate, class Request>
-void decide(const Model& model, const Request& request, const LineItem& line, Trace& trace) noexcept {
+void decide(const Model& model, const Request& request, const LineItem& line, Trace& trace,
+            FeatureCounts* look) noexcept {
   trace.decision.reason = Reason::kInvalidRequest;
   request.with_found(model, [&](const Found& found) {
     Terms terms;
@@ -199,6 +225,10 @@ void decide(const Model& model, const Request& request, const LineItem& line, Tr
     encode_request(model, found, row);
     model.engine->margins(row, *line.row, kAllHeads, trace.margins);
     price_margins<wants_win_rate>(model, price_inputs(line, terms), trace);
+    if (__builtin_expect(look != nullptr, 0)) {
+      look_closely(model, found, *look);
+      look_closely(line, *look);
+    }
   });
 }
 
@@ -206,11 +236,13 @@ struct Best {
   Py_ssize_t index = -1;
   double bid_cpm = 0.0;
   Reason reason = Reason::kInvalidRequest;
+  double optimum_cpm = 0.0, pctr = kMissing;  // of the line item that bids
 };
 
 // The line item with the highest expected surplus; the first of equals.
 template <class Request, class LineAt>
-Best best_of(const Model& model, const Request& request, const LineAt& line_at, Py_ssize_t n_lines) noexcept {
+Best best_of(const Model& model, const Request& request, const LineAt& line_at, Py_ssize_t n_lines,
+             FeatureCounts* look) noexcept {
   Best best;
   request.with_found(model, [&](const Found& found) {
     Terms terms;
@@ -237,10 +269,14 @@ Best best_of(const Model& model, const Request& request, const LineAt& line_at, 
         }
         const double surplus_cpm = (d.unshaded_bid_cpm - d.bid_cpm) * d.win_rate;
         if (best.index < 0 || surplus_cpm > best_surplus_cpm) {
-          best = {first + i, d.bid_cpm, Reason::kBid};
+          best = {first + i, d.bid_cpm, Reason::kBid, d.optimum_cpm, trace.pctr};
           best_surplus_cpm = surplus_cpm;
         }
       }
+    }
+    if (__builtin_expect(look != nullptr, 0)) {
+      look_closely(model, found, *look);
+      if (best.index >= 0) look_closely(line_at(best.index), *look);
     }
   });
   return best;

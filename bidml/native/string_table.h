@@ -34,6 +34,7 @@ struct StringTable {
     const uint32_t at = uint32_t(hash) + displacements[bucket] * (uint32_t(hash >> 8) | 1u);
     return cells + ((uint64_t(at) * n_cells) >> 32) * stride;
   }
+  bool has_keys() const noexcept { return n_cells > 1; }
   static uint32_t size_of(const std::byte* cell) noexcept {
     uint32_t size;
     std::memcpy(&size, cell, sizeof size);

@@ -11,16 +11,19 @@ from bidml.score.following import FollowedLine, Following, follow
 from bidml.score.raw import RawExtractor
 from bidml.score.scorer import LineItem, RequestError, Scorer
 from bidml.score.staleness import Staleness
+from bidml.score.telemetry import LogHistogram, Telemetry
 
 __all__ = [
     "Explanation",
     "FollowedLine",
     "Following",
     "LineItem",
+    "LogHistogram",
     "NoBidReason",
     "RawExtractor",
     "RequestError",
     "Scorer",
     "Staleness",
+    "Telemetry",
     "follow",
 ]

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import threading
 import weakref
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -38,6 +38,7 @@ from bidml.score.publication import (
 from bidml.score.reader import parse_artifact
 from bidml.score.scorer import LineItem, Scorer
 from bidml.score.staleness import Age, Clocks, Staleness
+from bidml.score.telemetry import Telemetry
 from bidml.score.version import Version, demand_interchangeable
 
 _KEYS: Final = count()
@@ -90,7 +91,7 @@ class Following:
         self._dropped: deque[int] = deque()
         self._handled = b""
         self._retired: Scorer | None = None
-        self._totals: Counter[str] = Counter()
+        self._before: Telemetry | None = None  # of the versions that are gone
         self._n_stale = 0
         self._count_lock = threading.Lock()
         self._seen: dict[str, Any] = {"swaps": 0, "refused": 0, "read_errors": 0, "last_problem": None}
@@ -164,16 +165,17 @@ class Following:
 
         A decision that is made while its version is replaced twice may be missing.
         """
+        return self.telemetry().decisions
+
+    def telemetry(self) -> Telemetry:
+        """What all versions so far have done (`Scorer.telemetry`), and the decisions of a model too old."""
         with self._lock:
-            totals = Counter({reason.name.lower(): 0 for reason in NoBidReason})
-            for counts in (
-                self._totals,
-                self.version.scorer.counters(),
-                self._retired.counters() if self._retired is not None else {},
-                {"stale_model": self._n_stale},
-            ):
-                totals.update(counts)
-        return dict(totals)
+            total = self.version.scorer.telemetry()
+            for part in (self._before, self._retired.telemetry() if self._retired is not None else None):
+                if part is not None:
+                    total = total + part
+            stale = NoBidReason.STALE_MODEL.name.lower()
+            return replace(total, decisions={**total.decisions, stale: self._n_stale})
 
     def status(self) -> dict[str, Any]:
         """What is in service, its age, and what was met: numbers for a monitor.
@@ -288,7 +290,8 @@ class Following:
             if replaced.scorer is not version.scorer:
                 self._seen["swaps"] += 1
                 if self._retired is not None:
-                    self._totals.update(self._retired.counters())
+                    gone = self._retired.telemetry()
+                    self._before = gone if self._before is None else self._before + gone
                 self._retired = replaced.scorer
 
     def _made(self, scorer: Scorer, line: FollowedLine, age: Age) -> LineItem:

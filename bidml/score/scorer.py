@@ -22,6 +22,7 @@ from bidml.score.batch import batch_arguments
 from bidml.score.explanation import Explanation
 from bidml.score.raw import line_item_value
 from bidml.score.reader import Artifact, read_artifact
+from bidml.score.telemetry import Telemetry, read_telemetry
 from bidml.units import is_currency_code
 
 LineItem = _native.LineItem
@@ -67,7 +68,7 @@ class Scorer(_native.NativeScorer):
             ) from None
         self.artifact = artifact
         self._feature_slots: dict[str, tuple[bool, int]] = self._slots()
-        self._replayed = [0] * len(self._counts())
+        self.rates: dict[str, float] = dict(rates or {})
 
     @classmethod
     def load(
@@ -186,6 +187,9 @@ class Scorer(_native.NativeScorer):
         `outputs`: name → writable contiguous buffer of one double per row; names of `BATCH_OUTPUTS`. The GIL is
         released. Raises `DataError` for a missing column, an unequal length, another type or an unknown output.
         """
+        self._score(columns, outputs, counted=True)
+
+    def _score(self, columns: Mapping[str, Any], outputs: Mapping[str, Any], *, counted: bool) -> None:
         priced = not set(PRICE_OUTPUTS).isdisjoint(outputs)
         if priced and (self.blueprint.ctr is None or self.blueprint.win is None):
             raise DataError(
@@ -195,7 +199,7 @@ class Scorer(_native.NativeScorer):
             )
         arguments = batch_arguments(self.blueprint.spec, self._feature_slots, columns, outputs)
         try:
-            self._score_many(*arguments)
+            self._score_many(*arguments, counted)
         except ValueError as error:
             raise DataError(
                 "a batch is what the engine reads", value=str(error), remedy="see score_many"
@@ -219,19 +223,18 @@ class Scorer(_native.NativeScorer):
 
     def counters(self) -> dict[str, int]:
         """Decisions so far by `NoBidReason` name in lower case; "bid" counts the bids. Replayed rows do not count."""
-        return {
-            NoBidReason(i).name.lower(): count - self._replayed[i] for i, count in enumerate(self._counts())
-        }
+        return {NoBidReason(i).name.lower(): count for i, count in enumerate(self._counts())}
+
+    def telemetry(self) -> Telemetry:
+        """What this scorer has done so far: decisions, distributions, features not found. For a monitor."""
+        return read_telemetry(self._telemetry(), self._feature_slots)
 
     def check_itself(self) -> None:
         """Replay the artifact's self-check rows; raises `ArtifactError` at the first difference."""
         check = self.artifact.self_check
         n_rows = check.n_rows
         found = {name: array("d", bytes(8 * n_rows)) for name in check.expected}
-        before = self._counts()
-        self.score_many(check.columns, found)
-        for i, (was, now) in enumerate(zip(before, self._counts(), strict=True)):
-            self._replayed[i] += now - was
+        self._score(check.columns, found, counted=False)
         for name, expected in check.expected.items():
             for row, (want, have) in enumerate(zip(expected, found[name], strict=True)):
                 if not difference(name, want, have) <= TOLERANCE:
