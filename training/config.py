@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bidml.errors import ConfigError
 from bidml.train.config import TrainConfig, config_error, parse_config, read_toml
@@ -87,6 +87,14 @@ class RetrainConfig(_Section):
     alarms: AlarmConfig = AlarmConfig()  # type: ignore[call-arg]
     gate: GateConfig = GateConfig()  # type: ignore[call-arg]
     publish: PublishConfig | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.train.log.is_sampled:
+            raise ValueError(
+                "the gate judges on whole days: sample for `bidml train`, or retrain on fewer days"
+            )
+        return self
 
 
 def load_retrain_config(path: str | Path) -> RetrainConfig:

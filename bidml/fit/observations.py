@@ -30,7 +30,7 @@ import pandas as pd
 
 from bidml.contract import AuctionType
 from bidml.errors import ConfigError, DataError
-from bidml.log import price_loss
+from bidml.log import price_loss, sample_weights
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
 Flags: TypeAlias = npt.NDArray[np.bool_]
@@ -130,7 +130,8 @@ class MarketPriceObservations:
         """One observation per row of an auction log (docs/auction_log.md); the table above says how.
 
         Reads `bid_cpm`, `won`, `currency` and, where there, `price_cpm`, `min_bid_to_win_cpm`, `floor_cpm`,
-        `auction_type` (absent: first price), `loss_reason`. With `tick_cpm` a price p stands for (p − tick, p].
+        `auction_type` (absent: first price), `loss_reason`, `sampling_rate`: without `weight` a row of a sample
+        stands for 1 / rate rows of the log. With `tick_cpm` a price p stands for (p − tick, p].
         Raises `DataError` for an empty log, a missing column, several currencies, and prices that are NaN where
         they may not be, zero or negative; `validate` sets such rows aside first.
         """
@@ -177,7 +178,8 @@ class MarketPriceObservations:
             silent = (floor > 0.0) & (upper <= lower) & ~(told & (lower == upper) & (price > floor))
             lower[silent], upper[silent] = 0.0, np.inf
             truncation = np.where((lower > 0.0) & ~silent, floor, 0.0)
-        return cls(lower, upper, truncation, bid, won, np.ones(n) if weight is None else np.asarray(weight))
+        weights = sample_weights(log) if weight is None else np.asarray(weight)
+        return cls(lower, upper, truncation, bid, won, np.ones(n) if weights is None else weights)
 
 
 def _floors(floors: Floors | str) -> Floors:

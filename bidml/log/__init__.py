@@ -5,7 +5,7 @@ from bidml.log.join import JoinReport, JoinRules, join_events, read_sample, stre
 from bidml.log.mapping import PriceUnit, TimeUnit, settled
 from bidml.log.quarantine import QuarantineReport, ReadingReport, reading_report
 from bidml.log.read import LogFormat, read_log
-from bidml.log.rules import RULES, price_loss
+from bidml.log.rules import RULES, price_loss, sample_weights
 from bidml.log.schema import COLUMNS, Need, markdown_table
 from bidml.log.tables import write_log
 from bidml.log.validate import ValidatedLog, validate
@@ -29,6 +29,7 @@ __all__ = [
     "read_log",
     "read_sample",
     "reading_report",
+    "sample_weights",
     "settled",
     "stream_log",
     "validate",

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, Final, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from bidml.contract import AuctionType
@@ -46,6 +47,13 @@ def price_loss(log: pd.DataFrame) -> Mask:
         return ~log["won"]
     reason = log["loss_reason"]
     return ~log["won"] & (reason.isna() | reason.isin(list(PRICE_LOSS_REASONS))).astype(bool)
+
+
+def sample_weights(log: pd.DataFrame) -> npt.NDArray[np.float64] | None:
+    """How many rows of the whole log each row stands for, 1 / `sampling_rate`, (n,); None for a log that is whole."""
+    if "sampling_rate" not in log or log["sampling_rate"].isna().all():
+        return None
+    return 1.0 / log["sampling_rate"].fillna(1.0).to_numpy(dtype=np.float64)
 
 
 def _number_columns(log: pd.DataFrame) -> list[str]:

@@ -33,7 +33,9 @@ class _Section(BaseModel):
 class LogConfig(_Section):
     """Where the log is and how its names and units become ours; see `bidml.log.read_log`.
 
-    `test_path`: held-out auctions in the same form; without it they are split off the log.
+    `test_path`: held-out auctions in the same form; without it they are split off the log. `keep_unclicked`,
+    `keep_lost`: the shares that are read of the rows without a click, and of the lost auctions, of what `bidml join`
+    wrote (`bidml.log.read_sample`); fits and evaluation weigh each row by 1 / share.
     """
 
     path: str | tuple[str, ...]
@@ -48,6 +50,21 @@ class LogConfig(_Section):
     delimiter: str = ","
     max_quarantined: float = Field(0.05, ge=0.0, lt=1.0)
     check_units: bool = True
+    keep_unclicked: float = Field(1.0, gt=0.0, le=1.0)
+    keep_lost: float | None = Field(None, gt=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        is_plain = self.format is LogFormat.PARQUET and not (self.columns or self.numbers or self.price_unit)
+        if self.is_sampled and not (is_plain and isinstance(self.path, str) and self.test_path is None):
+            raise ValueError(
+                "keep_unclicked and keep_lost read one log that bidml join wrote, and no test_path"
+            )
+        return self
+
+    @property
+    def is_sampled(self) -> bool:
+        return self.keep_unclicked < 1.0 or (self.keep_lost or 1.0) < 1.0
 
 
 class SplitConfig(_Section):

@@ -1,7 +1,8 @@
 """Is it better, and by how much: probabilities against the base rate, bids against other policies, in money.
 
-Everything here reads the artifact through `bidml.score`, so that what is judged is what will bid. Numbers only;
-`bidml.report` draws and prints them.
+Everything here reads the artifact through `bidml.score`, so that what is judged is what will bid. Rows of a sampled
+log count for the rows they stand for, but in the AUC, which a sample within events and within others leaves as it is.
+Numbers only; `bidml.report` draws and prints them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import pandas as pd
 from bidml import metrics
 from bidml.contract import AuctionType
 from bidml.features import Doubles, RawColumns
-from bidml.log import price_loss
+from bidml.log import price_loss, sample_weights
 from bidml.pricing import WinCurve
 from bidml.score import Scorer
 
@@ -97,14 +98,18 @@ def evaluate_ctr(pctr: Doubles, log: pd.DataFrame) -> dict[str, dict[str, float]
     """Scores of the model, the base rate and (where `true_pctr` is known) the truth, on the won rows of `log`."""
     won = log["won"].to_numpy(dtype=bool) if "won" in log else np.ones(len(log), dtype=bool)
     clicked = log["clicked"].to_numpy(dtype=bool)[won]
-    contenders = {"model": pctr[won], "base rate": np.full(int(won.sum()), clicked.mean())}
+    weights = sample_weights(log[won])
+    contenders = {
+        "model": pctr[won],
+        "base rate": np.full(int(won.sum()), np.average(clicked, weights=weights)),
+    }
     if "true_pctr" in log:
         contenders["truth"] = log["true_pctr"].to_numpy(dtype=np.float64)[won]
     return {
         name: {
-            "log_loss": metrics.log_loss(clicked, p),
-            "normalized_entropy": metrics.normalized_entropy(clicked, p),
-            "calibration_ratio": metrics.calibration_ratio(clicked, p),
+            "log_loss": metrics.log_loss(clicked, p, sample_weight=weights),
+            "normalized_entropy": metrics.normalized_entropy(clicked, p, sample_weight=weights),
+            "calibration_ratio": metrics.calibration_ratio(clicked, p, sample_weight=weights),
             "auc": metrics.auc(clicked, p),
         }
         for name, p in contenders.items()
@@ -119,14 +124,18 @@ def evaluate_win(
     counts = won | price_loss(log).to_numpy(dtype=bool)
     bid = log["bid_cpm"].to_numpy(dtype=np.float64)
     y = won[counts]
-    contenders = {"model": curve.win_rate(bid), "base rate": np.full(len(log), y.mean())}
+    weights = sample_weights(log[counts])
+    contenders = {
+        "model": curve.win_rate(bid),
+        "base rate": np.full(len(log), np.average(y, weights=weights)),
+    }
     if market is not None and not isinstance(market, KnownPrices):
         contenders["truth"] = market.win_rate(bid)
     return {
         name: {
-            "log_loss": metrics.log_loss(y, p[counts]),
-            "normalized_entropy": metrics.normalized_entropy(y, p[counts]),
-            "calibration_ratio": metrics.calibration_ratio(y, p[counts]),
+            "log_loss": metrics.log_loss(y, p[counts], sample_weight=weights),
+            "normalized_entropy": metrics.normalized_entropy(y, p[counts], sample_weight=weights),
+            "calibration_ratio": metrics.calibration_ratio(y, p[counts], sample_weight=weights),
             "auc": metrics.auc(y, p[counts]),
         }
         for name, p in contenders.items()
@@ -189,7 +198,7 @@ def evaluate_money(
     true_pctr = log["true_pctr"].to_numpy(dtype=np.float64) if "true_pctr" in log else pctr
     value = 1000.0 * true_pctr * terms.value_per_click
     believed = 1000.0 * pctr * terms.value_per_click
-    judge = _Judge(value, market)
+    judge = _Judge(value, market, sample_weights(log))
     shades = [judge(_constant_shade(believed, shade, terms)) for shade in _SHADES]
     best = int(np.argmax([scores["surplus_cpm"] for scores in shades]))
     oracle = judge(market.oracle_bid_cpm(value))
@@ -214,17 +223,23 @@ def _constant_shade(value_cpm: Doubles, shade: float, terms: Terms) -> Doubles:
 class _Judge:
     """What a policy's bids are worth, as means over the auctions."""
 
-    def __init__(self, value_cpm: Doubles, market: Market) -> None:
+    def __init__(self, value_cpm: Doubles, market: Market, weights: Doubles | None) -> None:
         self._value = value_cpm
         self._market = market
+        self._weights = np.ones(len(value_cpm)) if weights is None else weights
 
     def __call__(self, bid_cpm: Doubles) -> dict[str, float]:
         win_rate = self._market.win_rate(bid_cpm)
         surplus = self._market.surplus_cpm(self._value, bid_cpm)
         return {
-            "surplus_cpm": float(surplus.mean()),
-            "surplus_ci95_cpm": float(_Z95 * surplus.std() / np.sqrt(len(surplus))),
-            "win_rate": float(win_rate.mean()),
-            "spend_cpm": float((self._value * win_rate - surplus).mean()),
-            "mean_bid_cpm": float(bid_cpm.mean()),
+            "surplus_cpm": (mean := self._mean(surplus)),
+            "surplus_ci95_cpm": float(
+                _Z95 * np.sqrt(((self._weights * (surplus - mean)) ** 2).sum()) / self._weights.sum()
+            ),
+            "win_rate": self._mean(win_rate),
+            "spend_cpm": self._mean(self._value * win_rate - surplus),
+            "mean_bid_cpm": self._mean(bid_cpm),
         }
+
+    def _mean(self, cells: Doubles) -> float:
+        return float(np.average(cells, weights=self._weights))

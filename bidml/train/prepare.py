@@ -10,7 +10,7 @@ import pandas as pd
 
 from bidml.contract import FeatureSpec
 from bidml.errors import DataError
-from bidml.log import Need, QuarantineReport, infer_spec, read_log, validate
+from bidml.log import Need, QuarantineReport, infer_spec, read_log, read_sample, validate
 from bidml.log.files import Source
 from bidml.train.config import TrainConfig
 
@@ -38,6 +38,8 @@ def prepare(config: TrainConfig) -> TrainingData:
 def read(path: Source, config: TrainConfig) -> pd.DataFrame:
     """The files at `path` in the form that `config.log` declares, not yet validated; see `bidml.log.read_log`."""
     source = config.log
+    if source.is_sampled and isinstance(path, str):
+        return read_sample(path, keep_unclicked=source.keep_unclicked, keep_lost=source.keep_lost)
     return read_log(
         path,
         format=source.format,

@@ -21,11 +21,11 @@ from bidml.atomic import write_atomically
 from bidml.blueprint import Blueprint
 from bidml.certify import DEFAULT_EVALUATORS, Certificate, certify
 from bidml.contract import AuctionType
-from bidml.errors import ConfigError, DataError
+from bidml.errors import ConfigError
 from bidml.export import model_bytes, write_model
 from bidml.features import RawColumns, raw_columns
 from bidml.fit import ClickModel, MarketPriceObservations, WinRateModel
-from bidml.log import write_log
+from bidml.log import sample_weights, write_log
 from bidml.report import ReportData, html_report
 from bidml.score import Scorer
 from bidml.score.reader import parse_artifact
@@ -129,16 +129,10 @@ def fit_models(config: TrainConfig, data: TrainingData, stages: Stages) -> Bluep
                 shown,
                 shown["clicked"],
                 timestamp=shown.get("timestamp"),
-                sample_weight=1.0 / shown["sampling_rate"].fillna(1.0) if "sampling_rate" in shown else None,
+                sample_weight=sample_weights(shown),
             )
             ctr = click_model.to_blueprint()
     if ModelPart.WIN in config.models:
-        if "sampling_rate" in log and (log["sampling_rate"] < 1.0).any():
-            raise DataError(
-                "a win curve is learnt from all bids, or from a sample that does not look at clicks",
-                value="rows with a sampling_rate below 1",
-                remedy='train it on the whole log, and models = ["ctr"] on the sample',
-            )
         with stages("fit the win curve"):
             win_model = WinRateModel(
                 data.spec,

@@ -94,6 +94,17 @@ def test_weights_restore_the_whole(log: Path) -> None:
     assert (sample["clicked"] / sample["sampling_rate"]).sum() == N // 100
 
 
+def test_lost_auctions_have_a_share_of_their_own(log: Path) -> None:
+    """By the same hash: all impressions, and of the losses those of a plain sample at that rate."""
+    found = read_sample(log, keep_unclicked=1.0, keep_lost=0.2)
+    whole, plain = read_log(log, format="parquet"), read_sample(log, keep_unclicked=0.2)
+    lost = plain.loc[~plain["won"], "auction_id"]
+    assert set(found["auction_id"]) == {*whole.loc[whole["won"], "auction_id"], *lost}
+    np.testing.assert_array_equal(found["sampling_rate"], np.where(found["won"], 1.0, 0.2))
+    with pytest.raises(ConfigError, match="keep_lost"):
+        read_sample(log, keep_lost=0.0)
+
+
 def test_a_sample_is_a_log(log: Path) -> None:
     """`validate` takes it; a rate outside (0, 1] is a broken row."""
     sample = read_sample(log, keep_unclicked=0.5)

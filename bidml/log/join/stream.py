@@ -38,6 +38,7 @@ def stream_log(
     columns: Sequence[str] | None = None,
     days: tuple[date, date] | None = None,
     keep_unclicked: float = 1.0,
+    keep_lost: float | None = None,
     won_only: bool = False,
     batch_rows: int = 65_536,
     memory_limit_mb: int = 600,
@@ -46,14 +47,17 @@ def stream_log(
     """The rows of a joined log, in order of time, as Arrow batches of at most `batch_rows` rows.
 
     `columns` (default: all) in this order; `days`: first and last day, inclusive; `won_only`: impressions.
-    With `keep_unclicked` below 1, that share of the rows without a click, and the column `sampling_rate` last.
+    With `keep_unclicked` below 1, that share of the rows without a click, and the column `sampling_rate` last;
+    `keep_lost` (default: the same) is the share for lost auctions.
     At most a few batches and DuckDB's memory limit are held. Raises `DataError` for a folder without the
     days, a damaged file, or days of different columns; `ConfigError` for a rate outside (0, 1].
     """
-    if not 0.0 < keep_unclicked <= 1.0:
-        raise ConfigError("keep_unclicked is in (0, 1]", value=keep_unclicked, remedy="a share, such as 0.1")
+    keep_lost = keep_unclicked if keep_lost is None else keep_lost
+    for name, share in (("keep_unclicked", keep_unclicked), ("keep_lost", keep_lost)):
+        if not 0.0 < share <= 1.0:
+            raise ConfigError(f"{name} is in (0, 1]", value=share, remedy="a share, such as 0.1")
     files = files_of_days(log, days)
-    query = _query(files, columns, keep_unclicked, won_only)
+    query = _query(files, columns, keep_unclicked, keep_lost, won_only)
     with (
         TemporaryDirectory(prefix="bidml.") as spill,
         engine(Path(spill), memory_limit_mb=memory_limit_mb, n_threads=n_threads) as connection,
@@ -68,11 +72,19 @@ def read_sample(
     columns: Sequence[str] | None = None,
     days: tuple[date, date] | None = None,
     keep_unclicked: float = 1.0,
+    keep_lost: float | None = None,
     won_only: bool = False,
 ) -> pd.DataFrame:
     """What `stream_log` gives, as a table in the schema's types: what `validate` and the fits take."""
     batches = list(
-        stream_log(log, columns=columns, days=days, keep_unclicked=keep_unclicked, won_only=won_only)
+        stream_log(
+            log,
+            columns=columns,
+            days=days,
+            keep_unclicked=keep_unclicked,
+            keep_lost=keep_lost,
+            won_only=won_only,
+        )
     )
     if not batches:
         raise DataError("a sample has rows", value=str(log), remedy="keep more, or choose other days")
@@ -108,7 +120,17 @@ def threshold(rate: float) -> str:
     return f"{int(rate * 16**_DIGITS):0{_DIGITS}x}"
 
 
-def _query(files: list[Path], columns: Sequence[str] | None, keep_unclicked: float, won_only: bool) -> str:
+def _below(hashed: str, share: float) -> str:
+    return "true" if share == 1.0 else f"{hashed} < {literal(threshold(share))}"
+
+
+def _query(
+    files: list[Path],
+    columns: Sequence[str] | None,
+    keep_unclicked: float,
+    keep_lost: float,
+    won_only: bool,
+) -> str:
     known: list[str] | None = None
     for file in files:
         with refusing_damage(file):
@@ -127,11 +149,15 @@ def _query(files: list[Path], columns: Sequence[str] | None, keep_unclicked: flo
         raise DataError("the log has the columns to read", value=missing, remedy=f"among {known}")
     selected = [quoted(name) for name in chosen]
     where = ["won"] if won_only else []
-    if keep_unclicked < 1.0:
-        selected.append(f"CASE WHEN clicked THEN 1.0 ELSE {keep_unclicked!r} END::DOUBLE AS {SAMPLING_RATE}")
-        where.append(
-            f"(clicked OR substr(md5(auction_id), 1, {_DIGITS}) < {literal(threshold(keep_unclicked))})"
+    if min(keep_unclicked, keep_lost) < 1.0:
+        rate = f"CASE WHEN clicked THEN 1.0 WHEN won THEN {keep_unclicked!r} ELSE {keep_lost!r} END"
+        selected.append(f"{rate}::DOUBLE AS {SAMPLING_RATE}")
+        hashed = f"substr(md5(auction_id), 1, {_DIGITS})"
+        kept = " OR ".join(
+            f"({rows} AND {_below(hashed, share)})"
+            for rows, share in (("won", keep_unclicked), ("NOT won", keep_lost))
         )
+        where.append(f"(clicked OR {kept})")
     condition = f" WHERE {' AND '.join(where)}" if where else ""
     return f"SELECT {', '.join(selected)} FROM {parquet(files)}{condition}"
 
