@@ -79,6 +79,19 @@ class PublishConfig(_Section):
     key_file: str | None = None
 
 
+class MlflowConfig(_Section):
+    """Where runs are told of; without the section, nowhere.
+
+    `tracking_uri`: any of MLflow's; by default a sqlite database in the job's `out`, no server. `registry_uri`: by
+    default the same. `experiment` and `model`: names of the experiment and of the registered model.
+    """
+
+    tracking_uri: str | None = None
+    registry_uri: str | None = None
+    experiment: str = Field("bidml", min_length=1)
+    model: str = Field("bidml", min_length=1, pattern=r"^[^'/:]+$")
+
+
 class RetrainConfig(_Section):
     """One job. Without [publish] the artifact is judged alone and left in the run directory."""
 
@@ -87,6 +100,7 @@ class RetrainConfig(_Section):
     alarms: AlarmConfig = AlarmConfig()  # type: ignore[call-arg]
     gate: GateConfig = GateConfig()  # type: ignore[call-arg]
     publish: PublishConfig | None = None
+    mlflow: MlflowConfig | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:

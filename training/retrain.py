@@ -24,15 +24,14 @@ from bidml import __version__
 from bidml.atomic import write_atomically
 from bidml.errors import BidmlError, RefusedError
 from bidml.export import write_model
-from bidml.score.publication import Publication, read_publication, read_release
+from bidml.score.publication import Publication, read_publication
 from bidml.train.code import code_digest
 from bidml.train.config import ModelPart
 from bidml.train.run import Stages
 from training.command import key_in, run
 from training.config import RetrainConfig, load_retrain_config
-from training.gate import Verdict, judge
+from training.decision import Decision
 from training.intake import Intake, wait_for_files
-from training.publication import publish_bytes
 from training.stages import Stage, Workshop
 from training.status import Status
 from training.steps import (
@@ -54,7 +53,6 @@ from training.steps import (
 )
 from training.window import Window
 
-_GATE: Final = "gate.json"
 _PROFILES: Final = "profiles"
 
 
@@ -156,11 +154,14 @@ class _Job:
             says="write report and model card",
         )
         self._collect({DATA: read, QUARANTINE: read, PROFILE: drift, METRICS: model, CERTIFICATE: model})
-        self._collect({REPORT: report, CARD: report})
+        self._collect(
+            dict.fromkeys((REPORT, CARD, *(path.name for path in report.folder.glob("*.svg"))), report)
+        )
         self._write("config.json", config.model_dump(mode="json"))
         artifact = (model / MODEL).read_bytes()
         sha256 = write_model(artifact, self._folder / MODEL)
-        published, generation = self._publish(artifact, sha256, champion, key, data.test, dry_run=dry_run)
+        decision = Decision(config, self._window, self._out, self._folder, self._announce)
+        published, generation = decision.on(artifact, champion, data.test, key=key, dry_run=dry_run)
         self._remember_profile(sha256, drift)
         self._workshop.forget_old()
         done = tuple((name, stage.was_there) for name, stage in self._workshop.done)
@@ -181,41 +182,6 @@ class _Job:
             lambda folder: read_window(config, self._window, intake, folder),
             says="read and check the log",
         )
-
-    def _publish(
-        self,
-        artifact: bytes,
-        sha256: str,
-        champion: Publication | None,
-        key: bytes | None,
-        test: Any,
-        *,
-        dry_run: bool,
-    ) -> tuple[bool, int | None]:
-        """(whether it was published now, the generation in force); raises `RefusedError` when the gate says no."""
-        config = self._config
-        current = champion.current if champion else None
-        if current is not None and current.sha256 == sha256:
-            return False, current.generation
-        champion_bytes = (
-            read_release(config.publish.folder, current) if current is not None and config.publish else None
-        )
-        with self._announce("judge against the champion"):
-            verdict = judge(artifact, champion_bytes, test, config.gate, pricing=config.train.pricing)
-        self._write(_GATE, verdict.to_json())
-        refuse(verdict)
-        if config.publish is None or dry_run:
-            return False, current.generation if current else None
-        with self._announce("publish"):
-            made = publish_bytes(
-                config.publish.folder,
-                artifact,
-                expected_generation=current.generation if current else 0,
-                data_end=self._window.end.isoformat(),
-                note=f"retrained on {self._window}",
-                key=key,
-            )
-        return True, made.current.generation
 
     def _profile_of(self, champion: Publication | None) -> Mapping[str, Any] | None:
         """What the champion's training data looked like; None when it was not trained here."""
@@ -243,16 +209,6 @@ class _Job:
     def _write(self, name: str, document: Any) -> None:
         self._folder.mkdir(exist_ok=True)
         write_atomically(self._folder / name, json.dumps(document, indent=1, sort_keys=True).encode() + b"\n")
-
-
-def refuse(verdict: Verdict) -> None:
-    """Raises `RefusedError` when the gate says no."""
-    if not verdict.promoted:
-        raise RefusedError(
-            "the challenger passes every check of the gate",
-            value=verdict.reasons,
-            remedy="the champion stays; see gate.json and report.html in the run directory",
-        )
 
 
 @functools.cache

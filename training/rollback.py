@@ -19,9 +19,17 @@ def main(
     ] = None,
     note: Annotated[str, typer.Option(help="Why; kept in the manifest.")] = "",
     key_file: Annotated[Path | None, typer.Option(help="Sign the manifest with this key.")] = None,
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow's: @champion goes back, too.")] = None,
+    model: Annotated[str, typer.Option(help="The registered model's name in MLflow.")] = "bidml",
 ) -> None:
     """Roll back to an earlier release."""
     publication = republish(folder, generation=generation, note=note, key=key_in(key_file))
+    if tracking_uri is not None:
+        from training.config import MlflowConfig
+        from training.tracking import Tracking
+
+        config = MlflowConfig(tracking_uri=tracking_uri, model=model)  # type: ignore[call-arg]
+        Tracking(config, folder).crown(publication.current.sha256)
     typer.echo(json.dumps(publication.current.to_json()))
 
 

@@ -20,7 +20,7 @@ from bidml.fit import LeakWarning
 from bidml.log import QuarantineReport, ReadingReport, write_log
 from bidml.log.conform import conform
 from bidml.log.tables import read_parquet
-from bidml.report import ReportData, html_report
+from bidml.report import ReportData, html_report, plot_files
 from bidml.score import Scorer
 from bidml.score.reader import parse_artifact
 from bidml.self_check import self_check_of
@@ -172,7 +172,7 @@ def refuse_too_good(metrics: dict[str, Any], alarms: AlarmConfig) -> None:
 def write_report(
     model: Stage, data: TrainingData, left_out: dict[str, Any], said: list[str], title: str, out: Path
 ) -> None:
-    """report.html and model_card.md of an artifact."""
+    """report.html, its plots (*.svg) and model_card.md of an artifact."""
     artifact = parse_artifact((model / MODEL).read_bytes())
     blueprint = artifact.blueprint
     certificate = Certificate(**model.json(CERTIFICATE))
@@ -189,6 +189,8 @@ def write_report(
         curve=predictions.curve,
     )
     (out / REPORT).write_text(html_report(report))
+    for name, text in plot_files(report).items():
+        (out / name).write_text(text)
     (out / CARD).write_text(model_card(blueprint, certificate, data=left_out, warnings=said))
 
 

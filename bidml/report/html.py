@@ -50,11 +50,17 @@ def html_report(data: ReportData) -> str:
     return environment.get_template("report.html.j2").render(
         title=data.title,
         tables=tables_of(data.metrics, currency=data.currency),
-        figures=[svg(figure) for figure in _figures(data)],
+        figures=[svg(figure) for figure in _figures(data).values()],
         quarantine=data.quarantine,
         certificate=data.certificate,
         provenance=json.dumps(data.provenance, indent=1, sort_keys=True),
     )
+
+
+def plot_files(data: ReportData) -> dict[str, str]:
+    """The report's figures as files: name.svg → its text."""
+    head = '<?xml version="1.0" encoding="utf-8"?>\n'
+    return {f"{name}.svg": head + svg(figure) for name, figure in _figures(data).items()}
 
 
 def svg(figure: Figure) -> Markup:
@@ -66,22 +72,27 @@ def svg(figure: Figure) -> Markup:
     return Markup("<svg" + element)  # the drawing is ours; its labels were escaped by matplotlib
 
 
-def _figures(data: ReportData) -> list[Figure]:
-    figures: list[Figure] = []
+def _figures(data: ReportData) -> dict[str, Figure]:
+    figures: dict[str, Figure] = {}
     test = data.test
     won = test["won"].to_numpy(dtype=bool) if "won" in test else None
     if data.pctr is not None:
         shown = slice(None) if won is None else won
         p = data.pctr[shown]
-        figures.append(plots.reliability(quantile_bins(p, test["clicked"].to_numpy(dtype=bool)[shown], p)))
+        clicked = test["clicked"].to_numpy(dtype=bool)[shown]
+        figures["reliability_of_pctr"] = plots.reliability(quantile_bins(p, clicked, p))
     if data.curve is not None and won is not None:
         counts = won | price_loss(test).to_numpy(dtype=bool)
         bid = test["bid_cpm"].to_numpy(dtype=float)[counts]
         predicted = data.curve[counts].win_rate(bid)
-        figures.append(
-            plots.win_rate_by_bid(quantile_bins(bid, won[counts], predicted), currency=data.currency)
+        figures["win_rate_by_bid"] = plots.win_rate_by_bid(
+            quantile_bins(bid, won[counts], predicted), currency=data.currency
         )
-        figures.append(plots.reliability(quantile_bins(predicted, won[counts], predicted), what="win rate"))
+        figures["reliability_of_win_rate"] = plots.reliability(
+            quantile_bins(predicted, won[counts], predicted), what="win rate"
+        )
     if "money" in data.metrics:
-        figures.append(plots.surplus_of_policies(data.metrics["money"], currency=data.currency))
+        figures["surplus_of_policies"] = plots.surplus_of_policies(
+            data.metrics["money"], currency=data.currency
+        )
     return figures

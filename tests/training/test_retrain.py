@@ -23,9 +23,15 @@ from bidml.score.reader import read_artifact
 from bidml.simulate import Market
 from bidml.train.config import ModelPart
 from bidml.train.prepare import check, read, training_data
-from training import steps
+from training import decision, steps
 from training.command import run
-from training.config import AlarmConfig, RetrainConfig, load_retrain_config, parse_retrain_config
+from training.config import (
+    AlarmConfig,
+    MlflowConfig,
+    RetrainConfig,
+    load_retrain_config,
+    parse_retrain_config,
+)
 from training.demo_log import write_demo_log
 from training.publication import publish_bytes
 from training.retrain import Outcome, main, retrain
@@ -45,6 +51,10 @@ FILES = {
     "model_card.md",
     "profile.json",
     "report.html",
+    "reliability_of_pctr.svg",
+    "reliability_of_win_rate.svg",
+    "surplus_of_policies.svg",
+    "win_rate_by_bid.svg",
 }
 
 
@@ -190,20 +200,53 @@ def test_a_champion_that_changed_meanwhile_is_not_overwritten(
 ) -> None:
     """The challenger was judged against another: its publication is refused."""
     shutil.rmtree(copy / "published")
-    from training import retrain as module
-
-    real = module.judge
+    real = decision.judge
 
     def overtaken(*arguments: Any, **options: Any) -> Any:
         publish_bytes(copy / "published", b"somebody else's model", expected_generation=0)
         return real(*arguments, **options)
 
-    monkeypatch.setattr(module, "judge", overtaken)
+    monkeypatch.setattr(decision, "judge", overtaken)
     with pytest.raises(RefusedError, match="generation"):
         job(copy)
     published = read_publication(copy / "published")
     assert published is not None
     assert published.current.generation == 1
+
+
+def test_mlflow_is_told_of_every_end(copy: Path, monkeypatch: pytest.MonkeyPatch, finished: Finished) -> None:
+    """A refusal is a failed run; who is published was challenger, then champion; again: the same, nothing twice."""
+    told: list[str] = []
+
+    class Tracking:
+        def __init__(self, config: MlflowConfig, home: Path) -> None:
+            assert (config.model, home) == ("bidml", copy / "runs")
+
+        def log(self, job: str, folder: Path, *, refused: bool = False) -> None:
+            assert job == f"{WINDOW} {finished.outcome.sha256}"
+            assert (folder / "gate.json").exists()
+            told.append("refused" if refused else "promoted")
+
+        def register(self, sha256: str, job: str) -> None:
+            assert job.endswith(sha256)
+            told.append("challenger")
+
+        def crown(self, sha256: str) -> None:
+            published = read_publication(copy / "published")
+            assert published is not None
+            assert published.current.sha256 == sha256
+            told.append("champion")
+
+    monkeypatch.setattr(decision, "Tracking", Tracking)
+    shutil.rmtree(copy / "published")
+    strict = load_retrain_config(copy / "job.toml").gate.model_copy(update={"max_latency_ratio": 1e-9})
+    with pytest.raises(RefusedError):
+        job(copy, gate=strict, mlflow=MlflowConfig())
+    assert told == ["refused"]
+    assert job(copy, mlflow=MlflowConfig()).published
+    assert told[1:] == ["promoted", "challenger", "champion"]
+    assert not job(copy, mlflow=MlflowConfig()).published
+    assert told[4:] == ["promoted", "challenger", "champion"]
 
 
 @pytest.mark.parametrize(
