@@ -30,6 +30,7 @@ from scipy.optimize import minimize
 
 from bidml.pacing import BudgetPacer, Controller, DualDescent, Pid, TrafficForecast
 from bidml.pricing import WinCurve, first_price_optimum_cpm
+from bidml.replay import affordable
 
 Windows: TypeAlias = npt.NDArray[np.int64]
 Doubles: TypeAlias = npt.NDArray[np.float64]
@@ -202,10 +203,7 @@ def costs_within(bids_cpm: Doubles, price_cpm: Doubles, left: float, auction_typ
     bids_cpm = np.minimum(bids_cpm, CAP_CPM)
     wins = bids_cpm > price_cpm  # a tie loses
     costs = np.where(wins, price_cpm if auction_type == 2 else bids_cpm, 0.0) / 1000.0
-    committed = np.cumsum(costs) - costs + bids_cpm / 1000.0
-    refused = np.flatnonzero(wins & (committed > left))
-    if refused.size:
-        costs[refused[0] :] = 0.0
+    costs[affordable(bids_cpm / 1000.0, wins, costs, left) :] = 0.0
     return costs
 
 

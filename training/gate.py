@@ -23,6 +23,7 @@ from bidml.errors import BidmlError, ConfigError
 from bidml.features import Doubles, RawColumns, raw_columns
 from bidml.log import price_loss
 from bidml.pricing import WinCurve
+from bidml.resample import block_interval
 from bidml.score import Scorer
 from bidml.score.reader import parse_artifact
 from bidml.train.config import PricingConfig
@@ -30,7 +31,6 @@ from bidml.train.evaluate import Terms, predict, terms_of
 from training.config import GateConfig
 from training.latency import latency_ratio
 from training.referee import Opinion, Referee
-from training.resample import block_interval
 
 _CTR: Final = "CTR"
 _MOVED: Final = 2.0

@@ -20,6 +20,8 @@ from bidml.contract import AuctionType
 from bidml.features import Doubles, RawColumns
 from bidml.log import price_loss, sample_weights
 from bidml.pricing import WinCurve
+from bidml.replay import Predictions as Predictions
+from bidml.replay import predict as predict
 from bidml.score import Scorer
 
 _SHADES: Final = np.linspace(0.02, 1.0, 99)
@@ -70,28 +72,6 @@ class KnownPrices:
     @property
     def _least(self) -> Doubles:
         return np.maximum(self.market_price_cpm, self.floor_cpm)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Predictions:
-    """What the artifact says about a log of n rows: `pctr` (n,), and the win curves; None for a part it has not."""
-
-    pctr: Doubles | None
-    curve: WinCurve | None
-
-
-def predict(scorer: Scorer, columns: RawColumns) -> Predictions:
-    """Scores raw columns (from `bidml.features.raw_columns`) with a loaded artifact."""
-    blueprint = scorer.blueprint
-    n_rows = len(next(iter(columns.values())))
-    wanted = (["pctr"] if blueprint.ctr else []) + (["win_location", "win_shape"] if blueprint.win else [])
-    found = {name: array("d", bytes(8 * n_rows)) for name in wanted}
-    scorer.score_many(columns, found)
-    arrays = {name: np.frombuffer(values) for name, values in found.items()}
-    curve = None
-    if blueprint.win is not None:
-        curve = WinCurve(arrays["win_location"], arrays["win_shape"], blueprint.win.gamma)
-    return Predictions(arrays.get("pctr"), curve)
 
 
 def evaluate_ctr(pctr: Doubles, log: pd.DataFrame) -> dict[str, dict[str, float]]:

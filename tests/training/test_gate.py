@@ -22,7 +22,7 @@ from training.config import GateConfig
 from training.gate import Verdict, judge
 from training.latency import latency_ratio
 from training.referee import Opinion, Referee
-from training.resample import block_interval
+from bidml.resample import block_interval
 
 CONFIG = GateConfig()
 PRICING = PricingConfig(cap_cpm=200.0)
