@@ -1,4 +1,4 @@
-"""The command line: `bidml join | train | export | verify | score | inspect | demo`.
+"""The command line: `bidml join | train | export | verify | score | replay | inspect | demo`.
 
 Exit codes: 0 ok, 2 configuration, 3 data, 4 refused on purpose; an error says rule, value and remedy on stderr.
 Everything heavy is imported by the command that needs it, so that `--help` is quick.
@@ -262,6 +262,52 @@ def score(
     line = scorer.line_item(value_per_click=value_per_click, cap_cpm=cap_cpm, **fields)
     for number, request in enumerate(_requests(requests), start=1):
         _print_decision(scorer, request, line, number, explain=explain, as_json=as_json)
+
+
+@app.command()
+def replay(
+    artifact: Artifact,
+    config: Annotated[Path | None, typer.Option(help="A TOML file whose [log] says what to read.")] = None,
+    log: Annotated[list[Path] | None, typer.Option(help="A log file or folder; may be repeated.")] = None,
+    format: Annotated[str | None, typer.Option(help="ipinyou, parquet, csv or openrtb.")] = None,
+    judge: Annotated[
+        Path | None, typer.Option(help="The artifact that values wins and imputes; default: the same.")
+    ] = None,
+    value_per_click: Annotated[float | None, typer.Option(help="Where the log has none.")] = None,
+    cap_cpm: Annotated[float, typer.Option(help="The highest bid.")] = 1e6,
+    floor_cpm: Annotated[float | None, typer.Option(help="Instead of the log's floors.")] = None,
+    auction_type: Annotated[int | None, typer.Option(help="1 or 2, instead of the log's.")] = None,
+    budget: Annotated[float | None, typer.Option(help="In units of currency; ends the bidding.")] = None,
+    windows: Annotated[int | None, typer.Option(help="Pace the budget over so many windows.")] = None,
+    as_json: Json = False,
+) -> None:
+    """What an artifact would have bid, won, paid and earned in a log, with bounds, beside what was done."""
+    from bidml.replay import replay_artifact
+    from bidml.train.prepare import check, read
+    from bidml.train.settings import config_from_options
+
+    settings = config_from_options(config, log=log, format=format, models="win")
+    scorer = _loaded(artifact)
+    if settings.features is None:
+        spec = scorer.blueprint.spec.to_json()
+        settings = settings.model_copy(update={**spec, "features": tuple(spec["features"])})
+    rows, _ = check(read(settings.log.path, settings), settings)
+    results = replay_artifact(
+        scorer,
+        rows,
+        judge=None if judge is None else _loaded(judge),
+        value_per_click=value_per_click or settings.pricing.value_per_click,
+        cap_cpm=cap_cpm,
+        floor_cpm=floor_cpm,
+        auction_type=auction_type,
+        budget=budget,
+        n_windows=windows,
+    )
+    if as_json:
+        typer.echo(json.dumps({name: result.to_json() for name, result in results.items()}, indent=1))
+        return
+    for name, result in results.items():
+        typer.echo(f"{name}\n{result}\n")
 
 
 def _print_decision(

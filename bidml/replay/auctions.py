@@ -24,8 +24,8 @@ class ReplayAuctions:
 
     The market price M is the least bid that wins, floor aside: `lower_cpm` < M ≤ `upper_cpm`, or M = both where they
     are equal; 0 and inf say nothing. `winnable` is False where no price would have won (a loss for another reason).
-    `value_cpm` is what a win is worth to the judge, `pctr` the click probability it is made of. `won`, `clicked`,
-    `bid_cpm`: what the log's own bidder did.
+    `value_cpm` is what a win is worth to the judge, `pctr` the click probability it is made of. `bid_cpm`, `won`,
+    `clicked`: what the log's own bidder did; `realised_value_cpm`: what its wins turned out to be worth, 0 elsewhere.
     """
 
     lower_cpm: Doubles
@@ -38,6 +38,7 @@ class ReplayAuctions:
     bid_cpm: Doubles
     won: Flags
     clicked: Flags
+    realised_value_cpm: Doubles
     currency: str = "USD"
 
     def __post_init__(self) -> None:
@@ -66,6 +67,7 @@ class ReplayAuctions:
             ("the lower bound of a market price is at most the upper", self.lower_cpm > self.upper_cpm),
             ("an auction is of first or second price, 1 or 2", ~np.isin(self.auction_type, [1.0, 2.0])),
             ("a click comes from an impression", self.clicked & ~self.won),
+            ("value is realised by impressions", (self.realised_value_cpm > 0.0) & ~self.won),
         ):
             if wrong.any():
                 row = int(np.flatnonzero(wrong)[0])
@@ -129,6 +131,7 @@ class ReplayAuctions:
         floor = (
             _column(log, "floor_cpm", 0.0) if floor_cpm is None else _per_auction("floor_cpm", floor_cpm, n)
         )
+        clicked = log["clicked"].to_numpy(dtype=bool) if "clicked" in log else np.zeros(n, dtype=bool)
         at = _column(log, "auction_type", 1.0) if auction_type is None else np.full(n, float(auction_type))
         return cls(
             lower_cpm=lower,
@@ -140,7 +143,8 @@ class ReplayAuctions:
             pctr=believed,
             bid_cpm=told.bid_cpm,
             won=told.won,
-            clicked=log["clicked"].to_numpy(dtype=bool) if "clicked" in log else np.zeros(n, dtype=bool),
+            clicked=clicked & told.won,
+            realised_value_cpm=value_of_click_cpm(clicked & told.won, worth),
             currency=str(log["currency"].iloc[0]) if "currency" in log else "USD",
         )
 

@@ -54,6 +54,7 @@ def worlds(draw: st.DrawFn) -> tuple[ReplayAuctions, ReplayAuctions, np.ndarray]
     upper = np.where(won, logged, np.inf)
     exact = tells & winnable
     lower, upper = np.where(exact, market, lower), np.where(exact, market, upper)
+    clicked = won & (column(st.sampled_from([0.0, 1.0])) > 0)
     truth = ReplayAuctions(
         lower_cpm=market,
         upper_cpm=market,
@@ -64,7 +65,8 @@ def worlds(draw: st.DrawFn) -> tuple[ReplayAuctions, ReplayAuctions, np.ndarray]
         pctr=column(st.floats(0.0, 1.0)),
         bid_cpm=logged,
         won=won,
-        clicked=won & (column(st.sampled_from([0.0, 1.0])) > 0),
+        clicked=clicked,
+        realised_value_cpm=500.0 * clicked,
     )
     bids = column(prices | st.just(0.0))
     same = column(st.sampled_from([0.0, 1.0])) > 0
@@ -167,7 +169,8 @@ def test_prices_of_second_price_are_those_of_the_true_market(simulation):
     logged, bid, floor = 1.2, 2.0, 0.9
     one = replace(told(simulation)[:1], lower_cpm=np.array([logged]), upper_cpm=np.array([np.inf]),
                   winnable=np.array([True]), floor_cpm=np.array([floor]), auction_type=np.array([2.0]),
-                  won=np.array([False]), clicked=np.array([False]))  # fmt: skip
+                  won=np.array([False]), clicked=np.array([False]),
+                  realised_value_cpm=np.array([0.0]))  # fmt: skip
     found = outcomes(one, np.array([bid]), curve)
     inside = (market > logged) & (market <= bid)
     assert found.win_rate[0] == pytest.approx(inside.sum() / (market > logged).sum(), abs=0.01)
