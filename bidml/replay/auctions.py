@@ -12,7 +12,7 @@ import pandas as pd
 from bidml.contract import AuctionType
 from bidml.errors import DataError
 from bidml.fit.observations import Doubles, Flags, MarketPriceObservations
-from bidml.log import price_loss
+from bidml.log import price_loss, sample_weights
 from bidml.pricing import value_cpm as value_of_click_cpm
 
 _UNBOUNDED: frozenset[str] = frozenset({"upper_cpm"})
@@ -106,6 +106,12 @@ class ReplayAuctions:
         none. `floor_cpm` and `auction_type` replace the log's, for a replay under other rules. A log without
         `auction_type` is first price. Raises `DataError` for a log without what is needed, or with several currencies.
         """
+        if sample_weights(log) is not None:
+            raise DataError(
+                "a replay goes through every auction",
+                value="a sample: rows with a sampling_rate",
+                remedy="replay the whole log of a shorter time",
+            )
         told = MarketPriceObservations.from_log(log)
         n = len(log)
         lower, upper = told.lower_cpm.copy(), told.upper_cpm.copy()

@@ -249,6 +249,8 @@ def test_errors_say_what_to_do(simulation):
         replay(np.ones(5), auctions, curve=WinCurve([0.0, 1.0], 1.0))
     with pytest.raises(DataError, match="what a click is likely to be"):
         ReplayAuctions.from_log(log.drop(columns="true_pctr"))
+    with pytest.raises(DataError, match="every auction"):
+        ReplayAuctions.from_log(log.assign(sampling_rate=0.5))
     with pytest.raises(DataError, match="what a click is worth"):
         ReplayAuctions.from_log(log.drop(columns="value_per_click"))
     with pytest.raises(DataError, match="has auctions"):
