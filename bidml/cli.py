@@ -1,4 +1,4 @@
-"""The command line: `bidml join | train | export | verify | score | replay | inspect | demo`.
+"""The command line: `bidml join | train | export | verify | score | explain | replay | inspect | demo`.
 
 Exit codes: 0 ok, 2 configuration, 3 data, 4 refused on purpose; an error says rule, value and remedy on stderr.
 Everything heavy is imported by the command that needs it, so that `--help` is quick.
@@ -262,6 +262,55 @@ def score(
     line = scorer.line_item(value_per_click=value_per_click, cap_cpm=cap_cpm, **fields)
     for number, request in enumerate(_requests(requests), start=1):
         _print_decision(scorer, request, line, number, explain=explain, as_json=as_json)
+
+
+@app.command()
+def explain(
+    artifact: Artifact,
+    requests: Annotated[
+        Path, typer.Argument(help="OpenRTB bid requests, one JSON object a line; - is stdin.")
+    ],
+    value_per_click: Annotated[float, typer.Option(help="In the artifact's currency.")],
+    cap_cpm: Annotated[float, typer.Option(help="The highest bid.")],
+    margin: Annotated[float, typer.Option(help="The share of the value that is kept.")] = 0.0,
+    pacing_multiplier: Annotated[float, typer.Option(help="Of the value.")] = 1.0,
+    field: Annotated[
+        list[str] | None, typer.Option(help="A line-item field, name=value; may be repeated.")
+    ] = None,
+    rate: Annotated[
+        list[str] | None, typer.Option(help="Currency=units of the artifact's, such as EUR=1.08.")
+    ] = None,
+    background: Annotated[
+        Path | None, typer.Option(help="A Parquet log of average auctions; default: the artifact's own rows.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=0, help="How many features to name.")] = 5,
+    plot: Annotated[Path | None, typer.Option(help="Draw the last decision: .svg, .png, .pdf.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Why this price: from value to bid in money, and what each feature contributed."""
+    from bidml.why import background_columns, why_this_price
+
+    scorer = _loaded(artifact, rates=dict(_pair(text, "rate", number=True) for text in rate or ()))
+    fields = dict(_pair(text, "field") for text in field or ())
+    line = scorer.line_item(
+        value_per_click=value_per_click,
+        cap_cpm=cap_cpm,
+        margin=margin,
+        pacing_multiplier=pacing_multiplier,
+        **fields,
+    )
+    past = None if background is None else background_columns(scorer, background)
+    why = None
+    for number, request in enumerate(_requests(requests), start=1):
+        why = why_this_price(scorer, request, line, background=past)
+        if as_json:
+            typer.echo(json.dumps({"request": number, **why.to_json()}))
+        else:
+            typer.echo(f"request {number}\n{why.text(top=top)}\n")
+    if plot is not None and why is not None:
+        from bidml.report.why import save_waterfall
+
+        save_waterfall(why.explanation, plot)
 
 
 @app.command()

@@ -81,13 +81,13 @@ def rewritten(numbers: Doubles, rewrite: Rewrite) -> Doubles:
 
 def tree_sums(matrix: Doubles, trees: Trees) -> Doubles:
     """The sum of the leaves each row reaches, in tree order; `matrix` (n_rows, n_columns) → (n_rows,)."""
-    walker = _Walker(trees)
+    walker = TreeArrays(trees)
     rows = max(1, _ROWS_AT_ONCE // max(1, trees.n_trees))
     parts = [walker.sums(matrix[start : start + rows]) for start in range(0, len(matrix), rows)]
     return np.concatenate(parts) if parts else np.zeros(0)
 
 
-class _Walker:
+class TreeArrays:
     """Trees as NumPy arrays. A child is one number: a node, or ~leaf (negative), where the walk ends."""
 
     def __init__(self, trees: Trees) -> None:
@@ -107,12 +107,7 @@ class _Walker:
         walking = np.arange(n_rows * n_trees)
         while walking.size:
             node = at[walking]
-            x = matrix[walking // n_trees, self.column[node]]
-            goes_true = x <= self.threshold[node]
-            at_set = np.flatnonzero(self.member[node])
-            if at_set.size:
-                goes_true[at_set] = self.sets.holds(node[at_set], x[at_set])
-            goes_true = np.where(np.isnan(x), self.missing_true[node], goes_true)
+            goes_true = self.decisions(node, matrix[walking // n_trees, self.column[node]])
             at[walking] = np.where(goes_true, self.if_true[node], self.if_false[node])
             walking = walking[at[walking] >= 0]
         leaves = self.leaf[~at].reshape(n_rows, n_trees)
@@ -120,6 +115,14 @@ class _Walker:
         for t in range(n_trees):  # LightGBM adds tree by tree; a pairwise sum would round differently
             total += leaves[:, t]
         return total
+
+    def decisions(self, node: npt.NDArray[np.int64], x: Doubles) -> npt.NDArray[np.bool_]:
+        """Whether each `node` sends its `x` to the true side; equal shapes, (n,)."""
+        goes_true = x <= self.threshold[node]
+        at_set = np.flatnonzero(self.member[node])
+        if at_set.size:
+            goes_true[at_set] = self.sets.holds(node[at_set], x[at_set])
+        return np.where(np.isnan(x), self.missing_true[node], goes_true)
 
 
 class _Membership:

@@ -53,11 +53,11 @@ def row_function(blueprint: Blueprint) -> Callable[[Row], dict[str, float]]:
         found: dict[str, float] = {}
         if ctr is not None and ctr_margin is not None:
             found["ctr_margin"] = ctr_margin(row)
-            found["pctr"] = _sigmoid(_calibrated(ctr.calibration, found["ctr_margin"]))
+            found["pctr"] = sigmoid(calibrated(ctr.calibration, found["ctr_margin"]))
         if win is not None and location is not None and log_slope is not None:
             found["location_margin"] = location(row)
             found["log_slope_margin"] = log_slope(row)
-            m, k = _win_curve(win, found["location_margin"], found["log_slope_margin"])
+            m, k = win_curve(win, found["location_margin"], found["log_slope_margin"])
             found["win_location"], found["win_shape"] = m, k
             if ctr is not None:
                 inputs = tuple(row[name] for name in PRICE_INPUTS)
@@ -152,7 +152,7 @@ def _lookup_function(lookup: Lookup) -> Callable[[Row], float]:
     return lambda row: values.get(row[feature], default)
 
 
-def _sigmoid(x: float) -> float:
+def sigmoid(x: float) -> float:
     e = exp(-abs(x))
     return (1.0 if x >= 0.0 else e) / (1.0 + e)
 
@@ -161,7 +161,7 @@ def _softplus(x: float) -> float:
     return max(x, 0.0) + log(1.0 + exp(-abs(x)))
 
 
-def _calibrated(calibration: Calibration, s: float) -> float:
+def calibrated(calibration: Calibration, s: float) -> float:
     positive, negative, shift = calibration.positive, calibration.negative, calibration.shift
     if (positive, negative, shift) == (1.0, 1.0, 0.0):
         return s
@@ -170,7 +170,7 @@ def _calibrated(calibration: Calibration, s: float) -> float:
     return positive * -_softplus(-s) - negative * -_softplus(s) + shift
 
 
-def _win_curve(win: WinBlueprint, location: float, log_slope: float) -> tuple[float, float]:
+def win_curve(win: WinBlueprint, location: float, log_slope: float) -> tuple[float, float]:
     beta = min(max(location, -MAX_ABS_WIN_LOGIT), MAX_ABS_WIN_LOGIT)
     k = win.slope_scale * exp(min(max(log_slope, MIN_LOG_SLOPE), MAX_LOG_SLOPE))
     return win.reference_log_bid_cpm - (win.slope_scale * beta + win.logit_shift) / k, k
@@ -206,7 +206,7 @@ def _first_price_optimum(v: float, m: float, k: float, gamma: float) -> float:
     d = k * (log(gamma * k * max(v, 1e-300)) - m) - (k + 1.0) * ln_1_gk
     y = d / (k + 1.0) if d > 0.0 else d
     for _ in range(HALLEY_STEPS):
-        s = _sigmoid(y)
+        s = sigmoid(y)
         f = y + k * _softplus(y) - d
         f1 = 1.0 + k * s
         f2 = k * s * (1.0 - s)

@@ -17,7 +17,7 @@ from bidml.errors import DataError
 from bidml.metadata import MAX_SELF_CHECK_ROWS, SelfCheck, input_kinds
 from bidml.oracle import evaluate
 
-_SAMPLE_ROWS: Final = 96
+SAMPLE_ROWS: Final = 96
 _UNSEEN: Final = "\u2203 no such category"
 _TRAPS: Final = (
     nan,
@@ -87,7 +87,7 @@ def _sampled(rows: Mapping[str, Any], kinds: Mapping[str, FeatureKind]) -> dict[
         name: [str(cell) if kinds[name] is FeatureKind.CATEGORY else float(cell) for cell in column]
         for name, column in rows.items()
     }
-    return {name: _spread(cells, _SAMPLE_ROWS) for name, cells in plain.items()}
+    return {name: _spread(cells, SAMPLE_ROWS) for name, cells in plain.items()}
 
 
 def _spread(items: Sequence[Any], n: int) -> list[Any]:

@@ -28,9 +28,9 @@ LAYERS: Final = (
     {"errors", "units", "openrtb", "contract", "atomic", "__version__"},
     {"blueprint", "bounds", "metadata", "graph_parts", "graph_price", "graph"},
     {"score"},
-    {"features", "metrics", "pricing", "oracle", "lightgbm_trees", "pacing", "resample"},
+    {"features", "metrics", "pricing", "oracle", "lightgbm_trees", "pacing", "resample", "tree_shap"},
     {"log", "fit", "simulate"},
-    {"self_check", "certify", "export", "report", "replay"},
+    {"self_check", "certify", "export", "report", "replay", "why"},
     {"train", "latency", "assemble", "console", "demo"},
     {"cli"},
 )

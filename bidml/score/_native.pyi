@@ -11,6 +11,7 @@ def raw_number(value: object, /) -> float: ...
 
 class LineItem:
     fields: dict[str, object]
+    margin: float
     pacing_multiplier: float
     def __init__(
         self,

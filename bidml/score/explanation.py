@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bidml.contract import AuctionType, NoBidReason
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step from value to bid, CPM: a waterfall's steps follow each other, `before` is the last one's `after`."""
+
+    name: str
+    before_cpm: float
+    after_cpm: float
+
+    @property
+    def change_cpm(self) -> float:
+        return self.after_cpm - self.before_cpm
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +29,7 @@ class Explanation:
     `features` are the raw values as the model read them ("" and NaN are missing). `value_cpm` is
     1000 · pctr · value_per_click after margin; `unshaded_bid_cpm` is it after pacing; `optimum_cpm` is the
     surplus-maximising price before floor and cap. `win_location` is ln CPM, `win_shape` the slope of the log-odds of
-    winning in ln bid; `win_rate` is at `bid_cpm`.
+    winning in ln bid; `win_rate` is at `bid_cpm`. `margin` is the share of the value that the line item keeps.
     """
 
     bid_cpm: float
@@ -35,6 +49,39 @@ class Explanation:
     auction_type: AuctionType | None
     win_rate: float
     currency: str
+    margin: float = 0.0
+
+    @property
+    def waterfall(self) -> tuple[Step, ...]:
+        """From 0 to the bid, or to 0 with the reason for no bid; as far as the decision went.
+
+        "prediction": the value of an impression at the uncalibrated click probability; "calibration": at the
+        calibrated one; "margin", "pacing": what they take off; "shading": to the surplus-maximising price; "floor":
+        raised to it; "cap": lowered to cap. The first step begins at 0, the last one ends at just `bid_cpm`.
+        """
+        gross = self.value_cpm / (1.0 - self.margin)
+        raw = gross / self.pctr * _sigmoid(self.ctr_margin) if self.pctr > 0.0 else gross
+        shaded = self.optimum_cpm if self.auction_type is AuctionType.FIRST_PRICE else self.unshaded_bid_cpm
+        levels = [
+            ("prediction", raw),
+            ("calibration", gross),
+            ("margin", self.value_cpm),
+            ("pacing", self.unshaded_bid_cpm),
+        ]
+        if self.reason is NoBidReason.BID:
+            levels += [("shading", shaded), ("floor", max(shaded, self.floor_cpm)), ("cap", self.bid_cpm)]
+        steps: list[Step] = []
+        before = 0.0
+        if math.isnan(self.pctr):
+            levels = []
+        for name, after in levels:
+            if math.isnan(after):
+                break
+            steps.append(Step(name, before, after))
+            before = after
+        if self.reason is not NoBidReason.BID:
+            steps.append(Step(f"no bid: {self.reason.name.lower()}", before, 0.0))
+        return tuple(steps)
 
     @property
     def shading_factor(self) -> float:
@@ -49,19 +96,28 @@ class Explanation:
     def __str__(self) -> str:
         if not self.value_cpm > 0.0 and self.reason is not NoBidReason.BID:
             return f"no bid: {self.reason.name.lower()}"
-        lines = [
-            f"pctr                {self.pctr:.6g}",
-            f"value               {self.value_cpm:.4f} {self.currency} CPM",
-            f"after pacing        {self.unshaded_bid_cpm:.4f}",
-            f"win curve           median {self.win_location:.3f} ln CPM, slope {self.win_shape:.2f}",
-            f"optimum             {self.optimum_cpm:.4f}",
-            f"floor, cap          {self.floor_cpm:.4f}, {self.cap_cpm:.4f}",
-        ]
+        lines = [f"{'pctr':<38} {self.pctr:>12.6g}"]
+        if not math.isnan(self.win_location):
+            median = f"e^{self.win_location:.3f}"
+            lines.append(f"{'market price, median':<38} {median:>12}  slope {self.win_shape:.2f}")
+        for step in self.waterfall:
+            # differences of what is printed, so that the column adds up to the bid
+            change = round(step.after_cpm, 4) - round(step.before_cpm, 4)
+            notes = {"floor": f"floor {self.floor_cpm:.4f}", "cap": f"cap {self.cap_cpm:.4f}"}
+            unit = f"{self.currency} CPM" if step.before_cpm == 0.0 else notes.get(step.name, "")
+            lines.append(f"{step.name:<26}{change:>+12.4f} {step.after_cpm:>12.4f}  {unit}".rstrip())
         if self.reason is NoBidReason.BID:
+            surplus = f", expected surplus {self.expected_surplus_cpm:.4f}"
+            first = (
+                self.auction_type is AuctionType.FIRST_PRICE
+            )  # what second price earns, the market decides
             lines.append(
-                f"bid                 {self.bid_cpm:.4f}  ({self.shading_factor:.1%} of value, "
-                f"wins {self.win_rate:.1%}, expected surplus {self.expected_surplus_cpm:.4f})"
+                f"{'bid':<38} {self.bid_cpm:>12.4f}  ({self.shading_factor:.1%} of value, wins {self.win_rate:.1%}"
+                f"{surplus if first else ''})"
             )
-        else:
-            lines.append(f"no bid              {self.reason.name.lower()}")
         return "\n".join(lines)
+
+
+def _sigmoid(x: float) -> float:
+    e = math.exp(-abs(x))
+    return (1.0 if x >= 0.0 else e) / (1.0 + e)

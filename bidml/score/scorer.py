@@ -151,6 +151,7 @@ class Scorer(_native.NativeScorer):
             pacing_multiplier,
         )
         line.fields = dict(fields)
+        line.margin = margin
         return line
 
     def explain(self, request: object, line: LineItem, imp: int = 0) -> Explanation:
@@ -173,6 +174,7 @@ class Scorer(_native.NativeScorer):
             features=features,
             cap_cpm=line.cap_cpm,
             currency=self.currency,
+            margin=line.margin,
         )
 
     def bid_many(self, columns: Mapping[str, Any], *, out: Any) -> None:

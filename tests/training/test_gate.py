@@ -13,6 +13,7 @@ from zoo import SABOTAGE, Zoo, artifact, open_zoo
 
 from bidml.errors import ArtifactError, ConfigError
 from bidml.pricing import WinCurve
+from bidml.resample import block_interval
 from bidml.score import Scorer
 from bidml.score.reader import parse_artifact
 from bidml.train.config import PricingConfig
@@ -22,7 +23,6 @@ from training.config import GateConfig
 from training.gate import Verdict, judge
 from training.latency import latency_ratio
 from training.referee import Opinion, Referee
-from bidml.resample import block_interval
 
 CONFIG = GateConfig()
 PRICING = PricingConfig(cap_cpm=200.0)
