@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bidml import __version__
-from bidml.errors import BidmlError, ConfigError, DataError
+from bidml.errors import BidmlError, ConfigError, DataError, RefusedError
 
 if TYPE_CHECKING:
     from bidml.score import LineItem, Scorer
@@ -357,6 +357,36 @@ def replay(
         return
     for name, result in results.items():
         typer.echo(f"{name}\n{result}\n")
+
+
+@app.command("replay-bid")
+def replay_bid(
+    log: Annotated[list[Path], typer.Argument(help="Files of a decision log.")],
+    artifacts: Annotated[Path, typer.Option(help="The folder that published the models, or one artifact.")],
+    explain: Annotated[bool, typer.Option(help="Every step of each decision.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Price logged decisions again with the artifact that made them: exit code 4 where a bit differs."""
+    from bidml.score.decision_log import read_decisions
+    from bidml.score.reprice import Repricer
+
+    with _readable(log[0]):
+        records = read_decisions(log)
+    repricer, n_other = Repricer(artifacts), 0
+    for number, record in enumerate(records, start=1):
+        repriced = repricer(record)
+        if not repriced.is_equal:
+            n_other += 1
+            typer.echo(f"decision {number}: {repriced}", err=True)
+        if explain:
+            typer.echo(f"decision {number}: {repriced}\n{repriced.explanation}\n")
+    _print({"decisions": len(records), "differ": n_other}, as_json=as_json)
+    if n_other:
+        raise RefusedError(
+            "a logged bid is priced again to the last bit",
+            value=f"{n_other} of {len(records)} decisions differ",
+            remedy="the log, the artifact or this build is not what made the bids",
+        )
 
 
 def _print_decision(

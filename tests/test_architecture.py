@@ -30,7 +30,7 @@ LAYERS: Final = (
     {"score"},
     {"features", "metrics", "pricing", "oracle", "lightgbm_trees", "pacing", "resample", "tree_shap"},
     {"log", "fit", "simulate"},
-    {"self_check", "certify", "export", "report", "replay", "why"},
+    {"self_check", "certify", "export", "report", "replay", "why", "monitor"},
     {"train", "latency", "assemble", "console", "demo"},
     {"cli"},
 )

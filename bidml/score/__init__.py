@@ -6,6 +6,7 @@ bid_cpm = scorer.bid(request, line)  # 0.0 = no bid
 """
 
 from bidml.contract import NoBidReason
+from bidml.score.decision_log import DecisionLog
 from bidml.score.explanation import Explanation
 from bidml.score.following import FollowedLine, Following, follow
 from bidml.score.raw import RawExtractor
@@ -14,6 +15,7 @@ from bidml.score.staleness import Staleness
 from bidml.score.telemetry import LogHistogram, Telemetry
 
 __all__ = [
+    "DecisionLog",
     "Explanation",
     "FollowedLine",
     "Following",

@@ -68,7 +68,7 @@ class Scorer(_native.NativeScorer):
             ) from None
         self.artifact = artifact
         self._feature_slots: dict[str, tuple[bool, int]] = self._slots()
-        self.rates: dict[str, float] = dict(rates or {})
+        self.rates: dict[str, float] = dict(_checked_rates(rates))
 
     @classmethod
     def load(

@@ -1,0 +1,133 @@
+"""Prices logged decisions again with the artifact that made them: the same bits, or something is wrong.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from bidml.contract import NoBidReason
+from bidml.errors import ArtifactError, DataError
+from bidml.score.decision_log import VERSION
+from bidml.score.explanation import Explanation
+from bidml.score.reader import parse_artifact
+from bidml.score.scorer import LineItem, Scorer
+
+_LATEST: Final = 1e11  # seconds: the extractor's bound
+
+
+@dataclass(frozen=True, slots=True)
+class Repriced:
+    """What a decision was, `logged`, and what it is now, `found`: (bid in CPM, reason)."""
+
+    logged: tuple[float, int]
+    found: tuple[float, int]
+    explanation: Explanation
+
+    @property
+    def is_equal(self) -> bool:
+        """To the last bit."""
+        (a, b), (c, d) = self.logged, self.found
+        return (a.hex(), b) == (c.hex(), d)
+
+    def __str__(self) -> str:
+        (bid, reason), (now, reason_now) = self.logged, self.found
+        return (
+            f"logged {bid!r} ({NoBidReason(reason).name.lower()}), now {now!r} "
+            f"({NoBidReason(reason_now).name.lower()})"
+        )
+
+
+class Repricer:
+    """Finds artifacts by their digest in `artifacts`: a publication's folder, or one file."""
+
+    def __init__(self, artifacts: str | Path) -> None:
+        self._artifacts = Path(artifacts)
+        self._scorers: dict[tuple[str, str], Scorer] = {}
+
+    def __call__(self, record: Mapping[str, Any]) -> Repriced:
+        """Raises `DataError` for a record that no `DecisionLog` wrote, `ArtifactError` without its artifact."""
+        try:
+            scorer = self._scorer(record["sha256"], record["rates"])
+            line = _line_item(scorer, record["line_item"])
+            imp = int(record["imp"])
+            request = _request(record, scorer.blueprint.spec.timestamp_ms_source)
+            logged = (float.fromhex(record["bid_cpm"]), int(record["reason"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(
+                f"a record is of a decision log, version {VERSION}",
+                value=f"{error!r} in {str(record)[:200]}",
+                remedy="give a file that DecisionLog wrote",
+            ) from None
+        if isinstance(request, bytes):  # not JSON
+            return Repriced(logged, scorer.decide_json(request, line, imp), scorer.explain(None, line, imp))
+        return Repriced(logged, scorer.decide(request, line, imp), scorer.explain(request, line, imp))
+
+    def _scorer(self, sha256: str, rates: Mapping[str, str]) -> Scorer:
+        key = (sha256, json.dumps(rates, sort_keys=True))
+        if key not in self._scorers:
+            path = self._artifacts
+            if path.is_dir():
+                path = path / f"{sha256}.onnx"
+            try:
+                artifact = parse_artifact(path.read_bytes())
+            except OSError as error:
+                raise ArtifactError(
+                    "the artifact of a logged decision is at hand",
+                    value=str(error),
+                    remedy="name the folder that published it, or its file",
+                ) from None
+            if artifact.sha256 != sha256:
+                raise ArtifactError(
+                    "a decision is priced again by the artifact that made it",
+                    value=artifact.sha256,
+                    remedy=f"find the file of {sha256}",
+                )
+            self._scorers[key] = Scorer(
+                artifact, rates={code: float.fromhex(rate) for code, rate in rates.items()}
+            )
+        return self._scorers[key]
+
+
+def _line_item(scorer: Scorer, terms: Mapping[str, Any]) -> LineItem:
+    money = {name: float.fromhex(terms[name]) for name in ("value_per_click", "cap_cpm", "pacing_multiplier")}
+    return scorer.line_item(**money, **terms["fields"])
+
+
+def _request(record: Mapping[str, Any], timestamp_source: str) -> Any:
+    """As it was; without a time of its own it gets the bidder's, which the bid may depend on."""
+    request = copy.deepcopy(record.get("request"))
+    if "request_base64" in record:
+        data = base64.b64decode(record["request_base64"], validate=True)
+        try:
+            request = json.loads(data)
+        except (ValueError, RecursionError):
+            return data
+    if isinstance(request, dict):
+        _set_time(request, timestamp_source.split("."), int(record["imp"]), 1000 * int(record["seconds"]))
+    return request
+
+
+def _set_time(request: dict[str, Any], path: list[str], imp: int, milliseconds: int) -> None:
+    holder: Any = request
+    for key in path[:-1]:
+        if key == "imp":
+            imps = holder.get(key)
+            if not (isinstance(imps, list) and imp < len(imps) and isinstance(imps[imp], dict)):
+                return
+            holder = imps[imp]
+        else:
+            if not isinstance(holder.get(key), dict):
+                holder[key] = {}
+            holder = holder[key]
+    found = holder.get(path[-1])
+    is_number = isinstance(found, int | float) and not isinstance(found, bool)
+    if not (is_number and 0.0 <= found / 1000.0 < _LATEST):
+        holder[path[-1]] = milliseconds
