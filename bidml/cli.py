@@ -1,4 +1,4 @@
-"""The command line: `bidml join | train | export | verify | score | explain | replay | inspect | demo`.
+"""The command line: `bidml join | train | export | verify | score | explain | replay | cost | inspect | demo`.
 
 Exit codes: 0 ok, 2 configuration, 3 data, 4 refused on purpose; an error says rule, value and remedy on stderr.
 Everything heavy is imported by the command that needs it, so that `--help` is quick.
@@ -311,6 +311,50 @@ def explain(
         from bidml.report.why import save_waterfall
 
         save_waterfall(why.explanation, plot)
+
+
+@app.command()
+def cost(
+    artifact: Artifact,
+    requests: Annotated[Path, typer.Argument(help="OpenRTB bid requests, one JSON object a line.")],
+    value_per_click: Annotated[float, typer.Option(help="In the artifact's currency.")],
+    cap_cpm: Annotated[float, typer.Option(help="The highest bid.")],
+    instance_price: Annotated[float, typer.Option(help="Per hour, in the artifact's currency.")],
+    cores: Annotated[int, typer.Option(help="Of the instance.")] = 1,
+    utilisation: Annotated[float, typer.Option(help="Share of its time that is paid work.")] = 1.0,
+    overhead_us: Annotated[float, typer.Option(help="Processor µs of the bidder around a bid.")] = 0.0,
+    egress_per_gb: Annotated[float, typer.Option(help="Price of a GB sent.")] = 0.0,
+    response_bytes: Annotated[float, typer.Option(help="Size of an answer with its headers.")] = 0.0,
+    answer_fee: Annotated[float, typer.Option(help="Fee for each answer.")] = 0.0,
+    field: Annotated[
+        list[str] | None, typer.Option(help="A line-item field, name=value; may be repeated.")
+    ] = None,
+    log: Annotated[Path | None, typer.Option(help="A Parquet log: thresholds by exchange.")] = None,
+    seconds: Annotated[float, typer.Option(min=0.0, help="How long to measure.")] = 2.0,
+    as_json: Json = False,
+) -> None:
+    """Bids per core-second here, the price of a million, and which answers cost more than they earn."""
+    from bidml.cost import Prices, cost_report
+
+    scorer = _loaded(artifact)
+    fields = dict(_pair(text, "field") for text in field or ())
+    report = cost_report(
+        scorer,
+        list(_requests(requests)),
+        scorer.line_item(value_per_click=value_per_click, cap_cpm=cap_cpm, **fields),
+        Prices(
+            per_hour=instance_price,
+            n_cores=cores,
+            utilisation=utilisation,
+            overhead_us=overhead_us,
+            per_gb=egress_per_gb,
+            response_bytes=response_bytes,
+            per_answer=answer_fee,
+        ),
+        log=log,
+        seconds=seconds,
+    )
+    typer.echo(json.dumps(report.to_json(), indent=1) if as_json else str(report))
 
 
 @app.command()

@@ -6,8 +6,9 @@ sums of the blocks are needed: the cost does not grow with the number of rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Self
 
 import numpy as np
 
@@ -35,18 +36,35 @@ def block_interval(
     >>> found.value, found.low <= 0.5 <= found.high
     (0.5, True)
     """
-    n = len(columns[0])
-    blocks = max(2, min(_BLOCKS, n // _ROWS_PER_BLOCK))
-    edges = np.linspace(0, n, blocks + 1).astype(np.int64)[:-1]
-    sums = [np.add.reduceat(np.asarray(column, dtype=np.float64), edges) for column in columns]
-    draws = rng.multinomial(blocks, np.full(blocks, 1.0 / blocks), size=_DRAWS)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found = np.asarray(statistic(*(draws @ of for of in sums)))
-        value = float(statistic(*(of.sum() for of in sums)))
-    tail = (1.0 - confidence) / 2.0
-    low, high = (
-        np.quantile(found[~np.isnan(found)], [tail, 1.0 - tail])
-        if not np.isnan(found).all()
-        else (-np.inf, np.inf)
-    )
-    return Interval(value, float(low), float(high))
+    return BlockSums.draw(columns, rng=rng).interval(statistic, range(len(columns)), confidence=confidence)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BlockSums:
+    """Sums of columns, `whole` (n_columns,), and of each bootstrap draw, `drawn` (n_columns, n_draws): for several
+    statistics of the same draws."""
+
+    whole: Doubles
+    drawn: Doubles
+
+    @classmethod
+    def draw(cls, columns: Sequence[Doubles], *, rng: np.random.Generator) -> Self:
+        """`columns` have shape (n,), in time order."""
+        n = len(columns[0])
+        blocks = max(2, min(_BLOCKS, n // _ROWS_PER_BLOCK))
+        edges = np.linspace(0, n, blocks + 1).astype(np.int64)[:-1]
+        sums = np.array([np.add.reduceat(np.asarray(column, dtype=np.float64), edges) for column in columns])
+        draws = rng.multinomial(blocks, np.full(blocks, 1.0 / blocks), size=_DRAWS)
+        return cls(sums.sum(axis=1), sums @ draws.T)
+
+    def interval(
+        self, statistic: Callable[..., Doubles], columns: Sequence[int], *, confidence: float
+    ) -> Interval:
+        """`statistic` of the sums of some columns, by their numbers; see `block_interval`."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found = np.asarray(statistic(*(self.drawn[i] for i in columns)))
+            value = float(statistic(*(self.whole[i] for i in columns)))
+        known = found[~np.isnan(found)]
+        tail = (1.0 - confidence) / 2.0
+        low, high = np.quantile(known, [tail, 1.0 - tail]) if known.size else (-np.inf, np.inf)
+        return Interval(value, float(low), float(high))

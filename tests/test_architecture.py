@@ -31,7 +31,7 @@ LAYERS: Final = (
     {"features", "metrics", "pricing", "oracle", "lightgbm_trees", "pacing", "resample", "tree_shap"},
     {"log", "fit", "simulate"},
     {"self_check", "certify", "export", "report", "replay", "why", "monitor"},
-    {"train", "latency", "assemble", "console", "demo"},
+    {"train", "latency", "assemble", "console", "demo", "cost"},
     {"cli"},
 )
 RANK: Final = {stage: rank for rank, layer in enumerate(LAYERS) for stage in layer}

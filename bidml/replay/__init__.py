@@ -5,7 +5,7 @@ from bidml.replay.auctions import ReplayAuctions
 from bidml.replay.bidders import Predictions, predict, scorer_bidder, value_bidder
 from bidml.replay.budget import affordable
 from bidml.replay.off_policy import OffPolicyResult, OverlapWarning, Propensity, off_policy_value
-from bidml.replay.outcomes import Outcomes, outcomes
+from bidml.replay.outcomes import Outcomes, expected_outcomes, outcomes
 from bidml.replay.result import Bounded, ReplayResult
 from bidml.replay.run import Bidder, replay
 
@@ -20,6 +20,7 @@ __all__ = [
     "ReplayAuctions",
     "ReplayResult",
     "affordable",
+    "expected_outcomes",
     "off_policy_value",
     "outcomes",
     "predict",

@@ -45,7 +45,7 @@ from bidml.metrics import Interval
 from bidml.pricing import WinCurve
 from bidml.replay.auctions import ReplayAuctions
 from bidml.replay.weighting import Side, by_density, by_landscape
-from bidml.resample import block_interval
+from bidml.resample import BlockSums
 
 LEAST_ESS_SHARE: Final = 0.1
 """Of the exposures (or the randomised bids): below, the weights rest on too few of them."""
@@ -141,9 +141,7 @@ def off_policy_value(
         for bids in (bid_cpm, against_cpm)
         if bids is not None
     ]
-    found = {
-        name: _interval(name, sides, confidence=confidence, rng=rng) for name in ("dm", "ips", "snips", "dr")
-    }
+    found = _intervals(sides, confidence=confidence, rng=rng)
     result = OffPolicyResult(
         currency=auctions.currency,
         propensity=propensity,
@@ -160,15 +158,21 @@ def off_policy_value(
     return result
 
 
-def _interval(name: str, sides: list[Side], *, confidence: float, rng: np.random.Generator) -> Interval:
-    ones = np.ones(len(sides[0].dm))
-    if name != "snips":
-        columns = [getattr(side, name) for side in sides]
-        difference = columns[0] if len(columns) == 1 else columns[0] - columns[1]
-        return block_interval(_ratio, difference, ones, confidence=confidence, rng=rng)
-    columns = [column for side in sides for column in (side.scale, side.weighted, side.weight)]
+def _intervals(sides: list[Side], *, confidence: float, rng: np.random.Generator) -> dict[str, Interval]:
+    """Every estimator from the same bootstrap draws."""
+    means = ("dm", "ips", "dr")
+    columns: list[Doubles] = [np.ones(len(sides[0].dm))]
+    for name in means:
+        parts = [getattr(side, name) for side in sides]
+        columns.append(parts[0] if len(parts) == 1 else parts[0] - parts[1])
+    columns += [column for side in sides for column in (side.scale, side.weighted, side.weight)]
+    sums = BlockSums.draw(columns, rng=rng)
+    found = {
+        name: sums.interval(_ratio, (i, 0), confidence=confidence) for i, name in enumerate(means, start=1)
+    }
     statistic: Callable[..., Doubles] = _self_normalised if len(sides) == 1 else _self_normalised_difference
-    return block_interval(statistic, *columns, ones, confidence=confidence, rng=rng)
+    ratios = range(1 + len(means), len(columns))
+    return found | {"snips": sums.interval(statistic, (*ratios, 0), confidence=confidence)}
 
 
 def _ratio(total: Doubles, n: Doubles) -> Doubles:

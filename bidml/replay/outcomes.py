@@ -13,7 +13,7 @@ auctions that the log leaves open. Second price pays max(M, floor); its expectat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -77,6 +77,14 @@ def outcomes(auctions: ReplayAuctions, bid_cpm: Doubles, curve: WinCurve | None 
         price[open_price] = _prices(auctions[open_price], bid[open_price], _rows(curve, open_price))
         price[open_price] = np.clip(price[open_price], least[open_price], most[open_price])
     return Outcomes(bid, sure, possible, win_rate, least, price, most)
+
+
+def expected_outcomes(auctions: ReplayAuctions, bid: Doubles, curve: WinCurve) -> tuple[Doubles, Doubles]:
+    """P(win) and the price of a win before anything is known of the price, (n,) each; of winnable auctions."""
+    n = len(auctions)
+    blank = replace(auctions, lower_cpm=np.zeros(n), upper_cpm=np.full(n, np.inf))
+    found = outcomes(blank, bid, curve)
+    return found.win_rate, found.price_cpm
 
 
 def _win_rates(auctions: ReplayAuctions, bid: Doubles, curve: WinCurve) -> Doubles:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -13,7 +13,7 @@ from bidml.errors import ConfigError, DataError
 from bidml.fit.observations import Doubles
 from bidml.pricing import WinCurve
 from bidml.replay.auctions import ReplayAuctions
-from bidml.replay.outcomes import outcomes
+from bidml.replay.outcomes import expected_outcomes, outcomes
 
 RARE_WIN_RATE: Final = 0.02
 
@@ -41,8 +41,8 @@ class Side:
 def by_landscape(auctions: ReplayAuctions, bid_cpm: npt.ArrayLike, curve: WinCurve) -> Side:
     bid = np.asarray(bid_cpm, dtype=np.float64)
     value = auctions.value_cpm
-    rate, price = _expected(auctions, bid, curve)
-    logged_rate, _ = _expected(auctions, auctions.bid_cpm, curve)
+    rate, price = expected_outcomes(auctions, bid, curve)
+    logged_rate, _ = expected_outcomes(auctions, auctions.bid_cpm, curve)
     given = outcomes(auctions, bid, curve)  # knowing how the logged bid fared
     impossible = auctions.won & ~(logged_rate > 0.0)
     if impossible.any():
@@ -75,8 +75,8 @@ def by_density(
     bandwidth: float | None,
 ) -> Side:
     bid, value = np.asarray(bid_cpm, dtype=np.float64), auctions.value_cpm
-    rate, price = _expected(auctions, bid, curve)
-    near_rate, near_price = _expected(auctions, auctions.bid_cpm, curve)
+    rate, price = expected_outcomes(auctions, bid, curve)
+    near_rate, near_price = expected_outcomes(auctions, auctions.bid_cpm, curve)
     bids = bid > 0.0
     with np.errstate(divide="ignore", invalid="ignore"):
         gap = np.where(bids, np.log(bid / auctions.bid_cpm), np.inf)
@@ -109,14 +109,6 @@ def by_density(
         n_weighted=len(auctions),
         uncovered=0.0,
     )
-
-
-def _expected(auctions: ReplayAuctions, bid: Doubles, curve: WinCurve) -> tuple[Doubles, Doubles]:
-    """P(win) and the price of a win before anything is known of the price, (n,) each; of winnable auctions."""
-    n = len(auctions)
-    blank = replace(auctions, lower_cpm=np.zeros(n), upper_cpm=np.full(n, np.inf))
-    found = outcomes(blank, bid, curve)
-    return found.win_rate, found.price_cpm
 
 
 def _bandwidth(gap: Doubles, asked: float | None) -> float:
