@@ -11,14 +11,15 @@ probability that b' wins given the logged outcome (`bidml.replay.outcomes`), mea
     DM     mean F(b')(v̂ − c')                                        the models alone
     IPS    mean w e (y − c')                                          Horvitz & Thompson 1952
     SNIPS  mean A · Σ w e (y − c') / Σ w e                            Swaminathan & Joachims 2015, over exposures
-    DR     mean [ A (v̂ − c') + w e (y − v̂) ]                         after Dudík, Langford & Li 2011, section 3
+    DR     mean [ A (v̂ − c') + w e (y − v̂) ]                         after Dudík, Langford & Li 2011
 
-DR is right when v̂ or w is right, and where b' is near b hardly needs F: A is then what was observed. All four believe F
+DR is right when v̂ or w is right, and where b' is near b hardly needs F: A is then what was observed. Its w is bounded
+(`max_weight`), which leaves v̂ uncorrected in the few auctions that the logged bid was lucky to win. All four believe F
 where b' leaves the log.
 
 DENSITY: the logged ln b was randomised with the density π(ln b | x) in the log. A kernel K of width h smooths the
-target's point (Kallus & Zhou 2018, section 3): w = K((ln b' − ln b) / h) / (h π), divided by the share of the kernel
-above the floor. With r = e (y − c) the logged reward and q̂ = F(b)(v̂ − c):
+target's point (Kallus & Zhou 2018, arXiv 1802.06037): w = K((ln b' − ln b) / h) / (h π), divided by the share of the
+kernel above the floor. With r = e (y − c) the logged reward and q̂ = F(b)(v̂ − c):
 
     IPS    mean w r        SNIPS  Σ w r / Σ w        DR  mean [ q̂(b') + w (r − q̂(b)) ]
 
@@ -110,6 +111,7 @@ def off_policy_value(
     propensity: Propensity | str = Propensity.LANDSCAPE,
     density: npt.ArrayLike | None = None,
     bandwidth: float | None = None,
+    max_weight: float = 10.0,
     confidence: float = 0.95,
 ) -> OffPolicyResult:
     """The value of bidding `bid_cpm` (n,), 0.0 for no bid, in logged `auctions`, in time order; or, with
@@ -118,11 +120,14 @@ def off_policy_value(
     `curve` is the landscape F, one per auction or one for all, best fitted on other auctions. `auctions.value_cpm` is
     v̂, `auctions.realised_value_cpm` y. DENSITY takes `density`, the log's `propensity` column, (n,), NaN where the bid
     was not randomised (such rows are left out), and `bandwidth`, in ln CPM; default: 1.06 n^(−1/5) times the spread of
-    ln b' − ln b, at most 0.2. Warns `OverlapWarning`. Raises `ConfigError`, `DataError`.
+    ln b' − ln b, at most 0.2. `max_weight` bounds the w of LANDSCAPE's DR. Warns `OverlapWarning`. Raises
+    `ConfigError`, `DataError`.
     """
     propensity = _propensity(propensity)
     if not 0.0 < confidence < 1.0:
         raise ConfigError("a confidence is in (0, 1)", value=confidence, remedy="0.95 is usual")
+    if not max_weight >= 0.0:
+        raise ConfigError("a bound of the weights is at least 0", value=max_weight, remedy="10 is usual")
     logged: Doubles | None = None
     if propensity is Propensity.DENSITY:
         auctions, curve, logged, (bid_cpm, against_cpm) = _randomised(
@@ -135,7 +140,7 @@ def off_policy_value(
             remedy='propensity="density"',
         )
     sides = [
-        by_landscape(auctions, bids, curve)
+        by_landscape(auctions, bids, curve, max_weight=max_weight)
         if logged is None
         else by_density(auctions, bids, curve, logged, bandwidth)
         for bids in (bid_cpm, against_cpm)

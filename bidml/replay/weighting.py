@@ -38,7 +38,9 @@ class Side:
         return float(self.weight.sum()) ** 2 / squares if squares > 0.0 else 0.0
 
 
-def by_landscape(auctions: ReplayAuctions, bid_cpm: npt.ArrayLike, curve: WinCurve) -> Side:
+def by_landscape(
+    auctions: ReplayAuctions, bid_cpm: npt.ArrayLike, curve: WinCurve, *, max_weight: float
+) -> Side:
     bid = np.asarray(bid_cpm, dtype=np.float64)
     value = auctions.value_cpm
     rate, price = expected_outcomes(auctions, bid, curve)
@@ -58,7 +60,7 @@ def by_landscape(auctions: ReplayAuctions, bid_cpm: npt.ArrayLike, curve: WinCur
     return Side(
         dm=np.where(rate > 0.0, rate * (value - price), 0.0),
         ips=reward,
-        dr=replayed + weight * (auctions.realised_value_cpm - value),
+        dr=replayed + np.minimum(weight, max_weight) * (auctions.realised_value_cpm - value),
         weighted=reward,
         weight=weight,
         scale=given.win_rate,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,10 +55,15 @@ def read(path: Source, config: TrainConfig) -> pd.DataFrame:
     )
 
 
-def check(log: pd.DataFrame, config: TrainConfig) -> tuple[pd.DataFrame, QuarantineReport]:
-    """The good rows in order of time, then of `auction_id`, and the others; raises `DataError` for a bad log."""
+def check(
+    log: pd.DataFrame, config: TrainConfig, *, needs: Collection[Need] | None = None
+) -> tuple[pd.DataFrame, QuarantineReport]:
+    """The good rows in order of time, then of `auction_id`, and the others; raises `DataError` for a bad log.
+
+    `needs`: of the job; default: those of the models that `config` trains.
+    """
     source = config.log
-    needs = {*config.needs} | ({Need.TIME} if "timestamp" in log else set())
+    needs = {*(config.needs if needs is None else needs)} | ({Need.TIME} if "timestamp" in log else set())
     checked = validate(
         log, needs=needs, max_quarantined=source.max_quarantined, check_units=source.check_units
     )

@@ -165,6 +165,31 @@ def test_expected_values_make_dr_the_replay(simulation, auctions):
     assert found.dr.value == pytest.approx(replay(bids, auctions, curve=curve).surplus_cpm.estimate)
 
 
+def test_a_bound_on_the_weights_tames_a_lucky_win(simulation, auctions):
+    """One click on a win of probability 1/1000: unbounded it moves DR by w · y / n, bounded by a hundredth of that."""
+    bids, curve = near(auctions), true_curve(simulation)
+    row = int(np.flatnonzero(auctions.won & ~auctions.clicked & (bids > 0.0))[0])
+    lucky = WinCurve(
+        np.where(np.arange(len(bids)) == row, np.log(auctions.bid_cpm) + 3.0, curve.location), curve.shape
+    )
+    clicked = auctions.clicked.copy()
+    clicked[row] = True
+    value = np.where(clicked & ~auctions.clicked, 1e4, auctions.realised_value_cpm)
+    one = replace(auctions, clicked=clicked, realised_value_cpm=value)
+    low_bids = bids.copy()
+    low_bids[row] = min(20.0 * auctions.bid_cpm[row], 1e3)
+    moved = [
+        quiet(one, low_bids, lucky, rng=rng(), max_weight=w).dr.value
+        - quiet(auctions, low_bids, lucky, rng=rng(), max_weight=w).dr.value
+        for w in (np.inf, 10.0, 0.0)
+    ]
+    assert moved[0] > 10.0 * moved[1] > 0.0
+    assert moved[1] == pytest.approx(10.0 * 1e4 / len(bids))
+    assert moved[2] == 0.0
+    with pytest.raises(ConfigError, match="bound of the weights"):
+        off_policy_value(auctions, bids, curve, rng=rng(), max_weight=-1.0)
+
+
 def test_rows_that_were_not_randomised_are_left_out(simulation, auctions):
     density = simulation.log["propensity"].to_numpy().copy()
     density[::3] = np.nan

@@ -110,6 +110,22 @@ def test_real_prices_bound_and_impute(shared_data: Path) -> None:
             assert getattr(truth, name).lower in getattr(found, name), (auction_type, name)
 
 
+def test_a_log_of_impressions_is_replayed(
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """iPinYou's won impressions: second price, no losses. Lower bids are known to the last auction; higher ones buy the
+    same, since what the log lost it does not hold."""
+    log = read_log(shared_data / "ipinyou_raw_imp.20131021.tsv.gz", format="ipinyou")
+    log = log.drop_duplicates("auction_id").reset_index(drop=True)
+    auctions = ReplayAuctions.from_log(log, pctr=0.001, value_per_click=1.0)
+    assert auctions.won.all()
+    assert auctions.exact.mean() > 0.5  # the others cleared at their floor
+    half, double = (replay(factor * auctions.bid_cpm, auctions) for factor in (0.5, 2.0))
+    assert half.wins.is_known
+    assert 0 < half.wins.lower < double.wins.lower == len(log)
+    assert half.spend.lower / half.wins.lower < double.spend.lower / double.wins.lower
+
+
 def test_the_command_line(
     simulated_run: Any, log: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
