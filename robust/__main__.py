@@ -1,7 +1,8 @@
-"""`python -m robust [--long] [--only NAME ...] [--list]`: every attack, then its twins; exit code 1 if one misbehaves.
+"""`python -m robust [--ci | --long] [--only NAME ...] [--list]`: every attack, then its twins; exit code 1 if one errs.
 
 Each attack runs in its own process, so that a crash, a sanitizer's report or a hang is a result. An attack on the real
-runtime must find nothing; on a twin, which is broken on purpose, it must find something.
+runtime must find nothing; on a twin, which is broken on purpose, it must find something. What a build or an attack
+needs and this machine lacks ends the run with the reason, and not as a success.
 """
 
 from __future__ import annotations
@@ -15,55 +16,52 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 from robust import builds
 from robust.builds import Build
 from robust.faults import number_of
-from robust.outcome import Effort, Outcome
+from robust.outcome import WHOLE, Effort, Outcome, Share
 from robust.table import ATTACKS, Attack
 
 _STARTED, _MARK = "robust-started", "robust-outcome "
+_RACE = "WARNING: ThreadSanitizer"
 PYTHON = "python: "  # a fault that is a patch, one of the attack's TWINS; the others are those of faults.py
-_TIMEOUT_S = {Effort.TWIN: 300, Effort.QUICK: 1_800, Effort.LONG: 6 * 3600}
+_TIMEOUT_S = {Effort.SHORT: 600, Effort.CI: 900, Effort.QUICK: 1_800, Effort.LONG: 12 * 3600}
 
 
 @dataclass(frozen=True)
 class Run:
-    """One process: an attack on a build, maybe with a fault."""
+    """One process: an attack, or a share of it, on a build, maybe with a fault."""
 
     attack: Attack
     build: Build
     effort: Effort
     fault: str = ""
+    share: Share = WHOLE
 
     @property
     def name(self) -> str:
-        return f"{self.attack.name}, {self.build.name}" + (f", fault {self.fault}" if self.fault else "")
+        share = f" {self.share.index + 1}/{self.share.of}" if self.share.of > 1 else ""
+        return f"{self.attack.name}{share}, {self.build.name}" + (f": {self.fault}" if self.fault else "")
 
     def command(self, seed: int) -> list[str]:
         return [
             *(sys.executable, "-S", "-X", "faulthandler", "-m", "robust"),
-            *(
-                "--run",
-                self.attack.module,
-                "--effort",
-                self.effort,
-                "--fault",
-                self.fault,
-                "--seed",
-                str(seed),
-            ),
+            *("--run", self.attack.module, "--effort", self.effort, "--fault", self.fault),
+            *("--share", f"{self.share.index}/{self.share.of}", "--seed", str(seed)),
         ]
 
     def outcome(self, seed: int) -> tuple[Outcome, float]:
-        """What the process reports, and its seconds. Dying is a finding."""
-        environment = self.build.process_environment()
+        """What the process reports, and its seconds. Dying is a finding; not beginning is an error."""
+        environment = self.build.process_environment(self.attack.preload)
         if self.fault and not self.fault.startswith(PYTHON):
             environment["BIDML_FAULT"] = str(number_of(self.fault))
         started = time.monotonic()
+        found = Outcome()
         try:
             process = subprocess.run(
-                self.command(seed),
+                [*self.build.launcher(), *self.command(seed)],
                 env=environment,
                 capture_output=True,
                 text=True,
@@ -72,92 +70,113 @@ class Run:
                 cwd=self.build.home,  # the root would bring its own package
             )
         except subprocess.TimeoutExpired:
-            found = Outcome()
             found.broke(f"it did not end within {_TIMEOUT_S[self.effort]} s")
             return found, time.monotonic() - started
-        found = Outcome()
         if _STARTED not in process.stdout:
             raise RuntimeError(f"{self.name} did not begin: {process.stderr[-2_000:]}")
         for line in process.stdout.splitlines():
             if line.startswith(_MARK):
                 found = Outcome(**json.loads(line.removeprefix(_MARK)))
-        if process.returncode != 0:
+        if _RACE in process.stderr:
+            found.broke(_last_words(process.stderr))
+        elif process.returncode != 0:
             found.broke(f"exit code {process.returncode}: {_last_words(process.stderr)}")
+        elif not found.trials and not self.fault:
+            found.broke("it tried nothing")
         return found, time.monotonic() - started
 
 
 def _last_words(text: str) -> str:
     lines = text.splitlines()
-    told = [
-        i
-        for i, line in enumerate(lines)
-        if "ERROR: " in line or "runtime error" in line or "WARNING: Thr" in line
-    ]
+    marks = ("ERROR: ", "runtime error", "WARNING: Thr", "FATAL: ")
+    told = [i for i, line in enumerate(lines) if any(mark in line for mark in marks)]
     start = told[0] if told else max(len(lines) - 12, 0)
     return "\n".join(lines[start : start + 12])
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m robust")
-    parser.add_argument("--long", action="store_true", help="hours instead of minutes")
+    effort = parser.add_mutually_exclusive_group()
+    effort.add_argument("--ci", action="store_const", dest="effort", const=Effort.CI, help="a smaller share")
+    effort.add_argument("--long", action="store_const", dest="effort", const=Effort.LONG, help="hours")
     parser.add_argument("--only", nargs="*", default=[], help="names of attacks")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="0: another one each day in the long lane, 1 in CI"
-    )
-    parser.add_argument("--jobs", type=int, default=2, help="attacks at a time")
+    parser.add_argument("--list", action="store_true", help="the attacks, their builds and twins")
+    parser.add_argument("--twins", action="store_true", help="only the broken twins")
+    parser.add_argument("--table", type=Path, help="write the results to a file, in Markdown")
+    parser.add_argument("--seed", type=int, default=0, help="default: the day in the long lane, else 1")
+    parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
     parser.add_argument("--run", help=argparse.SUPPRESS)
     parser.add_argument("--effort", type=Effort, default=Effort.QUICK, help=argparse.SUPPRESS)
     parser.add_argument("--fault", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--share", default="0/1", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
-        return _attack_here(options.run, options.effort, options.fault, options.seed)
-    effort = Effort.LONG if options.long else Effort.QUICK
-    seed = options.seed or (int(time.time()) // 86_400 if options.long else 1)
+        share = Share(*map(int, options.share.split("/")))
+        return _attack_here(options.run, options.effort, options.fault, share, options.seed)
+    seed = options.seed or (int(time.time()) // 86_400 if options.effort is Effort.LONG else 1)
     chosen = [attack for attack in ATTACKS if not options.only or attack.name in options.only]
-    runs = [run for attack in chosen for run in _runs(attack, effort)]
-    if not runs:
+    runs = [run for attack in chosen for run in _runs(attack, options.effort, twins_only=options.twins)]
+    if not runs or not {attack.name for attack in chosen} >= set(options.only):
         parser.error(f"an attack is one of {[attack.name for attack in ATTACKS]}")
-    for name in dict.fromkeys(run.build.name for run in runs):
-        started = time.monotonic()
-        builds.make(builds.BUILDS[name])
-        print(f"built {name} in {time.monotonic() - started:.0f} s", flush=True)
-    print(f"{'attack':<58}{'trials':>14}{'s':>7}  result", flush=True)
-    with ThreadPoolExecutor(options.jobs) as pool:
-        return max(pool.map(lambda run: _report(run, seed), runs))
+    if options.list:
+        print("\n".join(run.name for run in runs))
+        return 0
+    return _lane(runs, seed, options.jobs, options.table)
 
 
-def _runs(attack: Attack, effort: Effort) -> list[Run]:
-    found = [Run(attack, build, effort) for build in attack.builds]
-    return found + [Run(attack, build, Effort.TWIN, fault) for build, fault in attack.twins]
+def _lane(runs: list[Run], seed: int, jobs: int, table: Path | None) -> int:
+    started = time.monotonic()
+    with ThreadPoolExecutor(jobs) as pool:
+        for name, seconds in pool.map(_built, {run.build.name for run in runs}):
+            print(f"built {name} in {seconds:.0f} s", flush=True)
+        print(f"{'attack':<72}{'trials':>14}{'s':>6}  result", flush=True)
+        results = list(pool.map(lambda run: _report(run, seed), runs))
+    n_wrong = sum(not as_wanted for as_wanted, _ in results)
+    seconds = time.monotonic() - started
+    print(f"{len(runs)} runs in {seconds:.0f} s; {n_wrong} not as they should be", flush=True)
+    if table is not None:
+        table.write_text("".join(row for _, row in results))
+    return min(n_wrong, 1)
 
 
-def _report(run: Run, seed: int) -> int:
+def _built(name: str) -> tuple[str, float]:
+    started = time.monotonic()
+    builds.make(builds.BUILDS[name])
+    return name, time.monotonic() - started
+
+
+def _runs(attack: Attack, effort: Effort, *, twins_only: bool) -> list[Run]:
+    shares = [Share(i, attack.n_shares) for i in range(attack.n_shares)]
+    found = [Run(attack, attack.build, effort, share=share) for share in shares]
+    found += [Run(attack, build, effort.lower) for build in attack.other_builds]
+    twins = [Run(attack, build, Effort.SHORT, fault) for build, fault in attack.twins]
+    return twins if twins_only else found + twins
+
+
+def _report(run: Run, seed: int) -> tuple[bool, str]:
+    """Whether the run went as it should, and its row of the table."""
     outcome, seconds = run.outcome(seed)
     as_wanted = (outcome.n_found > 0) == bool(run.fault)
-    result = (
-        "caught"
-        if run.fault and as_wanted
-        else "holds"
-        if as_wanted
-        else "NOT CAUGHT"
-        if run.fault
-        else "BROKEN"
-    )
+    result = ("NOT CAUGHT", "caught")[as_wanted] if run.fault else ("BROKEN", "holds")[as_wanted]
     notes = "; ".join([result, *([] if run.fault else outcome.notes)])
-    lines = [f"{run.name:<58}{outcome.trials:>14,}{seconds:>7.0f}  {notes}"]
+    lines = [f"{run.name:<72}{outcome.trials:>14,}{seconds:>6.0f}  {notes}"]
     lines += [] if as_wanted else [f"    {what}" for what in outcome.found]
     print("\n".join(lines), flush=True)
-    return 0 if as_wanted else 1
+    what = run.fault.removeprefix(PYTHON) or "the runtime as it is"
+    row = f"| {run.attack.name} | {run.build.name} | {what} | {outcome.trials:,} | {notes} |\n"
+    return as_wanted, row
 
 
-def _attack_here(module: str, effort: Effort, fault: str, seed: int) -> int:
+def _attack_here(module: str, effort: Effort, fault: str, share: Share, seed: int) -> int:
     import numpy as np
 
     attack = importlib.import_module(module)
     if fault.startswith(PYTHON):
         attack.TWINS[fault]()
     print(_STARTED, flush=True)
-    outcome = attack.attack(effort, np.random.default_rng(seed))
+    rng = np.random.default_rng([seed, share.index])
+    parts = (share,) if share.of > 1 else ()
+    outcome = attack.attack(effort, rng, *parts)
     report = {key: getattr(outcome, key) for key in ("trials", "n_found", "found", "notes")}
     print(_MARK + json.dumps(report), flush=True)
     if fault:  # a broken runtime need not end well

@@ -25,32 +25,39 @@ from bidml.graph import graph_of
 from bidml.metadata import MARGINS, metadata_of
 from bidml.score import Scorer
 from bidml.score import reader as reader_module
+from bidml.score._native import isa_available
 from bidml.score.batch import BATCH_OUTPUTS
 from bidml.score.reader import Artifact, parse_artifact, read_artifact
 from robust.models import small_file, tiny_files
-from robust.outcome import Effort, Outcome
+from robust.outcome import WHOLE, Effort, Outcome, Share
 
+N_ROWS = 64
+_ISAS = [isa for isa in ("scalar", "avx2", "avx512") if isa_available(isa)]
 _NUMBERS = (NAN, 0.0, -0.0, 0.5, 1.0, 12.0, 300.0, 320.0, 1e300, -1e300, INF, -INF, 5e-324)
 _TEXTS = ("", "iOS", "USA", "DEU", "320x50", "unseen", "x" * 2_000)
 
 
-def attack(effort: Effort, rng: np.random.Generator) -> Outcome:
+def attack(effort: Effort, rng: np.random.Generator, share: Share = WHOLE) -> Outcome:
     outcome = Outcome()
     n_accepted = 0
     for name, data in tiny_files().items():
-        step = effort.of(twin=29, quick=1, long=1)
+        step = effort.of(short=29, ci=1, quick=1, long=1)
+        one_in = effort.of(short=1, ci=16, quick=1, long=1)
         for position in range(0, len(data), step):
+            if not share.has(position // step):
+                continue
             changed = bytearray(data)
-            for value in range(256):
+            for value in range(position % one_in, 256, one_in):
                 if value != data[position]:
                     changed[position] = value
                     n_accepted += _one(outcome, bytes(changed), f"{name}, byte {position} = {value}")
-        for length in range(0, len(data), step):
-            n_accepted += _one(outcome, data[:length], f"{name}, the first {length} bytes")
-        outcome.note(f"{name}: {len(data)} bytes")
-    n_accepted += _several(outcome, small_file(), rng, effort.of(twin=500, quick=60_000, long=8_000_000))
-    outcome.note(f"{n_accepted} accepted, each canonical and safe")
-    _with_manifest(outcome, rng, effort.of(twin=50, quick=2_000, long=50_000))
+            n_accepted += _one(outcome, data[:position], f"{name}, the first {position} bytes")
+        outcome.note(f"{name}: {len(data)} bytes, one value in {one_in}, every length")
+    several = effort.of(short=500, ci=6_000, quick=60_000, long=8_000_000) // share.of
+    n_accepted += _several(outcome, small_file(), rng, several)
+    outcome.note(f"{outcome.trials:,} files without digest, {n_accepted:,} accepted")
+    outcome.note(f"{n_accepted * N_ROWS:,} pairs of an accepted file and a row")
+    _with_manifest(outcome, rng, effort.of(short=50, ci=1_000, quick=10_000, long=100_000) // share.of)
     return outcome
 
 
@@ -67,7 +74,7 @@ def _one(outcome: Outcome, data: bytes, what: str) -> int:
     if _written(artifact) != data:
         outcome.broke(f"{what}: accepted, though the exporter would write something else")
     try:
-        outside = out_of_bounds(artifact)
+        outside = out_of_bounds(artifact, isa=_ISAS[outcome.trials % len(_ISAS)])
     except BaseException as error:
         outside = repr(error)
     if outside:
@@ -104,7 +111,7 @@ def _several(outcome: Outcome, data: bytes, rng: np.random.Generator, n: int) ->
     return accepted
 
 
-def rows_of(artifact: Artifact, n_rows: int = 64) -> dict[str, Any]:
+def rows_of(artifact: Artifact, n_rows: int = N_ROWS) -> dict[str, Any]:
     """Columns of `n_rows` rows over the model's inputs, of values that hurt."""
     rng = np.random.default_rng(0)
     columns: dict[str, Any] = {}
@@ -119,14 +126,14 @@ def rows_of(artifact: Artifact, n_rows: int = 64) -> dict[str, Any]:
     return columns
 
 
-def out_of_bounds(artifact: Artifact) -> str | None:
+def out_of_bounds(artifact: Artifact, *, isa: str = "best") -> str | None:
     """How a scorer of the artifact leaves its bounds, on rows of `rows_of`; None when it does not."""
     try:
-        scorer = Scorer(artifact)
+        scorer = Scorer(artifact, isa=isa)
     except ArtifactError as refusal:
         return f"the engine refuses what the reader accepted: {refusal}"
     blueprint = artifact.blueprint
-    n_rows = 64
+    n_rows = N_ROWS
     columns = rows_of(artifact, n_rows)
     names = [name for name in BATCH_OUTPUTS if name in artifact.self_check.expected]
     found = {name: array("d", bytes(8 * n_rows)) for name in names}

@@ -429,7 +429,7 @@ def attack(effort: Effort, rng: np.random.Generator) -> Outcome:
                 outcome.broke(f"{case.name}: {error!r:.300}")
             else:
                 outcome.broke(f"{case.name}: accepted; {out_of_bounds(artifact)}")
-    _depths(outcome, range(0, 1_100, effort.of(twin=550, quick=45, long=1)))
+    _depths(outcome, range(0, 1_100, effort.of(short=550, ci=220, quick=45, long=1)))
     return outcome
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from bidml.contract import NoBidReason
 from robust.corpus import requests
 from robust.models import CAP_CPM, line_of, scorer_of, wide_blueprint
-from robust.outcome import Effort, Outcome
+from robust.outcome import WHOLE, Effort, Outcome, Share
 
 _TOKENS = (
     *(
@@ -87,27 +87,27 @@ _TOKENS = (
 )
 
 
-def attack(effort: Effort, rng: np.random.Generator) -> Outcome:
+def attack(effort: Effort, rng: np.random.Generator, share: Share = WHOLE) -> Outcome:
     gc.disable()
     outcome = Outcome()
     judge = _Judge(outcome)
     corpus = [json.dumps(request, ensure_ascii=i % 2 == 0).encode() for i, request in enumerate(requests())]
-    for text in corpus:
+    corpus = corpus[:: effort.of(short=10, ci=1, quick=1, long=1)]
+    for i, text in enumerate(corpus):
+        if share.has(i):
+            judge(text)
+    for text in (b"[" * 1_000_000, b'{"a":' * 1_000_000, b'{"imp":[{}],"x":"' + b"y" * (16 << 20) + b'"}'):
         judge(text)
-    small = [text for text in corpus if len(text) < 1_500]
-    for text in small[:: max(1, len(small) // effort.of(twin=2, quick=60, long=3_000))]:
+    small = [text for i, text in enumerate(corpus) if len(text) < 1_500 and share.has(i)]
+    for text in small[:: max(1, len(small) // effort.of(short=2, ci=20, quick=120, long=3_000))]:
         for length in range(len(text)):
             judge(text[:length])
-    for text in small[: effort.of(twin=1, quick=3, long=200)]:
+    for text in small[: effort.of(short=1, ci=1, quick=4, long=200)]:
         for position in range(len(text)):
             for value in range(256):
                 judge(text[:position] + bytes((value,)) + text[position + 1 :])
-    _tokens(
-        judge,
-        small,
-        random.Random(int(rng.integers(2**32))),
-        effort.of(twin=30_000, quick=600_000, long=60_000_000),
-    )
+    n = effort.of(short=30_000, ci=200_000, quick=1_200_000, long=100_000_000) // share.of
+    _tokens(judge, small, random.Random(int(rng.integers(2**32))), n)
     for kind in (bytearray, memoryview):
         for text in corpus[:100]:
             view: Any = kind(text)

@@ -102,7 +102,7 @@ def line_of(scorer: Scorer) -> LineItem:
     return scorer.line_item(creative="320x50", value_per_click=VALUE_PER_CLICK, cap_cpm=CAP_CPM)
 
 
-def _file_of(blueprint: Blueprint, n_rows: int) -> bytes:
+def file_of(blueprint: Blueprint, n_rows: int) -> bytes:
     from bidml.export import model_bytes
     from bidml.self_check import self_check_of
 
@@ -117,7 +117,16 @@ def _file_of(blueprint: Blueprint, n_rows: int) -> bytes:
 @cache
 def small_file() -> bytes:
     """An artifact in which every part of the format occurs."""
-    return _file_of(dataclasses.replace(complete_blueprint(), metrics={}), 6)
+    return file_of(dataclasses.replace(complete_blueprint(), metrics={}), 6)
+
+
+def two_files() -> list[bytes]:
+    """The small file, and one with another intercept: it bids otherwise."""
+    blueprint = dataclasses.replace(complete_blueprint(), metrics={})
+    assert blueprint.ctr is not None
+    head = dataclasses.replace(blueprint.ctr.head, intercept=-2.0)
+    ctr = dataclasses.replace(blueprint.ctr, head=head)
+    return [small_file(), file_of(dataclasses.replace(blueprint, ctr=ctr), 6)]
 
 
 @cache
@@ -137,6 +146,6 @@ def tiny_files() -> dict[str, bytes]:
     ctr = CtrBlueprint(Head(columns, trees, intercept=-2.0))
     win = WinBlueprint(Head((), None, intercept=0.5), Head((), None), 0.0)
     return {
-        "a CTR model": _file_of(Blueprint(spec, ctr, None, "USD"), 3),
-        "a win curve": _file_of(Blueprint(FeatureSpec(spec.features[:1]), None, win, "USD"), 1),
+        "a CTR model": file_of(Blueprint(spec, ctr, None, "USD"), 3),
+        "a win curve": file_of(Blueprint(FeatureSpec(spec.features[:1]), None, win, "USD"), 1),
     }

@@ -8,15 +8,37 @@ from enum import StrEnum
 
 
 class Effort(StrEnum):
-    """TWIN: enough to catch a deliberate fault. QUICK: the CI's figures. LONG: hours."""
+    """SHORT: enough to catch a deliberate fault. CI: minutes. QUICK: the figures of `make robust`. LONG: hours."""
 
-    TWIN = "twin"
+    SHORT = "short"
+    CI = "ci"
     QUICK = "quick"
     LONG = "long"
 
-    def of(self, *, twin: int, quick: int, long: int) -> int:
+    def of(self, *, short: int, ci: int, quick: int, long: int) -> int:
         """The number of trials for this effort."""
-        return {Effort.TWIN: twin, Effort.QUICK: quick, Effort.LONG: long}[self]
+        return {Effort.SHORT: short, Effort.CI: ci, Effort.QUICK: quick, Effort.LONG: long}[self]
+
+    @property
+    def lower(self) -> Effort:
+        """What an attack makes on a second, slower build."""
+        efforts = list(Effort)
+        return efforts[max(0, efforts.index(self) - 1)]
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of an attack that one of `of` processes makes."""
+
+    index: int = 0
+    of: int = 1
+
+    def has(self, i: int) -> bool:
+        """Whether the i-th of all trials, or groups of them, is in this part."""
+        return i % self.of == self.index
+
+
+WHOLE = Share()
 
 
 @dataclass

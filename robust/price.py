@@ -17,23 +17,21 @@ import numpy as np
 
 from bidml.blueprint import Blueprint, CtrBlueprint, Head, Lookup, WinBlueprint
 from bidml.contract import Feature, FeatureKind, FeatureSpec
-from robust.builds import HOME, ROOT
+from robust.builds import HOME, ROOT, run
 from robust.models import scorer_of
-from robust.outcome import Effort, Outcome
+from robust.outcome import WHOLE, Effort, Outcome, Share
 
 N_SETTINGS = 12
 
 
-def attack(effort: Effort, rng: np.random.Generator) -> Outcome:
+def attack(effort: Effort, rng: np.random.Generator, share: Share = WHOLE) -> Outcome:
     outcome = Outcome()
     program = _compiled()
-    settings = range(N_SETTINGS) if effort is not Effort.QUICK else range(1)
-    for setting in settings:
-        _sweep(outcome, program, setting, effort.of(twin=999_983, quick=1, long=1))
-    if effort is Effort.QUICK:
-        for setting in range(1, N_SETTINGS):
-            _sweep(outcome, program, setting, 1_009)
-    _oracle(outcome, rng, effort.of(twin=5_000, quick=1_000_000, long=20_000_000))
+    full = range({Effort.SHORT: 0, Effort.CI: 0, Effort.QUICK: 1, Effort.LONG: N_SETTINGS}[effort])
+    for setting in range(N_SETTINGS):
+        stride = 1 if setting in full else effort.of(short=999_983, ci=97, quick=1_009, long=1)
+        _sweep(outcome, program, setting, stride, share)
+    _oracle(outcome, rng, effort.of(short=60_000, ci=200_000, quick=1_000_000, long=20_000_000) // share.of)
     return outcome
 
 
@@ -45,21 +43,23 @@ def _compiled() -> str:
     native = HOME / "broken" / "source" / "bidml" / "native" if is_broken else ROOT / "bidml" / "native"
     options = ["-include", str(ROOT / "robust" / "fault.h")] if is_broken else []
     partial = program.with_suffix(f".{os.getpid()}")
-    command = ["g++", "-std=c++17", "-O3", "-ffp-contract=off", "-pthread", *options, f"-I{native}"]
-    subprocess.run([*command, str(ROOT / "robust" / "price_sweep.cc"), "-o", str(partial)], check=True)
+    command = ["g++", "-std=c++17", "-O3", "-ffp-contract=off", *options, f"-I{native}"]
+    run([*command, str(ROOT / "robust" / "price_sweep.cc"), "-o", str(partial)])
     partial.replace(program)
     return str(program)
 
 
-def _sweep(outcome: Outcome, program: str, setting: int, stride: int) -> None:
-    found = subprocess.run([program, str(setting), str(stride)], capture_output=True, text=True, check=True)
+def _sweep(outcome: Outcome, program: str, setting: int, stride: int, share: Share) -> None:
+    """Every `stride`-th float32; of these every `share.of`-th."""
+    arguments = [str(setting), str(stride * share.of), str(stride * share.index)]
+    found = subprocess.run([program, *arguments], capture_output=True, text=True, check=True)
     *violations, last = found.stdout.splitlines()
     n_trials, n_bids, n_violations = map(int, last.split())
     outcome.trials += n_trials
     if n_violations:
         outcome.broke(f"setting {setting}: {n_violations} violations, the first: {violations}")
-    if stride == 1:
-        outcome.note(f"setting {setting}: {n_trials:,} float32 values, {n_bids:,} bids")
+    if setting == 0:
+        outcome.note(f"setting 0: {n_trials:,} model outputs, one in {stride}, {n_bids:,} bids")
 
 
 def _scorer() -> Any:

@@ -1,4 +1,5 @@
-// Every float32 as a model's output through the price: price_sweep SETTING [STRIDE]. A test-only program over native/price.h.
+// Every float32 as a model's output through the price: price_sweep SETTING [STRIDE [FIRST]]. A test-only program over
+// native/price.h.
 //
 // For all 2^32 float32 values, as pctr and (every 16th) as a margin, the decision must keep the contract: never NaN,
 // never negative, at most cap and value, at least the floor, else 0 with a reason. Prints violations and trials.
@@ -6,8 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <thread>
-#include <vector>
+#include <limits>
 
 #include "price.h"
 
@@ -47,7 +47,7 @@ struct Tally {
   uint64_t n_trials = 0, n_bids = 0, n_violations = 0;
 };
 
-void sweep(const Setting& s, uint64_t from, uint64_t to, uint64_t stride, Tally& total) {
+Tally sweep(const Setting& s, uint64_t first, uint64_t stride) {
   Tally tally;
   const PriceInputs in{s.value_per_click, s.floor_cpm, s.cap_cpm, s.pacing_multiplier, s.auction_type};
   const WinCurve curve{s.location, s.shape};
@@ -62,7 +62,7 @@ void sweep(const Setting& s, uint64_t from, uint64_t to, uint64_t stride, Tally&
                   d.bid_cpm, d.win_rate, int(d.reason));
     }
   };
-  for (uint64_t bits = from, i = 0; bits < to; bits += stride, ++i) {
+  for (uint64_t bits = first, i = 0; bits < (uint64_t{1} << 32); bits += stride, ++i) {
     const auto word = uint32_t(bits);
     float x;
     std::memcpy(&x, &word, sizeof x);
@@ -72,7 +72,7 @@ void sweep(const Setting& s, uint64_t from, uint64_t to, uint64_t stride, Tally&
       judge(pctr, win_curve(win, double(x), double(x)));
     }
   }
-  total = tally;
+  return tally;
 }
 
 }  // namespace
@@ -80,22 +80,9 @@ void sweep(const Setting& s, uint64_t from, uint64_t to, uint64_t stride, Tally&
 int main(int argc, char** argv) {
   const auto setting = size_t(argc > 1 ? std::atoi(argv[1]) : 0);
   const uint64_t stride = argc > 2 ? uint64_t(std::atoll(argv[2])) : 1;  // 1: every value
+  const uint64_t first = argc > 3 ? uint64_t(std::atoll(argv[3])) : 0;
   if (setting >= sizeof kSettings / sizeof *kSettings || stride == 0) return 2;
-  constexpr unsigned n_threads = 2;
-  constexpr uint64_t all = uint64_t{1} << 32;
-  Tally tallies[n_threads];
-  std::vector<std::thread> threads;
-  for (unsigned i = 0; i < n_threads; ++i) {
-    const uint64_t part = all / n_threads;
-    threads.emplace_back([&, i, part] { sweep(kSettings[setting], i * part, (i + 1) * part, stride, tallies[i]); });
-  }
-  Tally total;
-  for (unsigned i = 0; i < n_threads; ++i) {
-    threads[i].join();
-    total.n_trials += tallies[i].n_trials;
-    total.n_bids += tallies[i].n_bids;
-    total.n_violations += tallies[i].n_violations;
-  }
+  const Tally total = sweep(kSettings[setting], first, stride);
   std::printf("%llu %llu %llu\n", static_cast<unsigned long long>(total.n_trials),
               static_cast<unsigned long long>(total.n_bids), static_cast<unsigned long long>(total.n_violations));
   return 0;

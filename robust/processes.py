@@ -49,6 +49,20 @@ def loads():
 PROGRAMS = {
     "exit while threads score": "for work in (bids, batches, batches, loads):\n"
     "    threading.Thread(target=work, daemon=True).start()\ntime.sleep(0.2)\n",
+    "exit while a reloader runs": "import tempfile\nfrom pathlib import Path\nfrom bidml.score import follow\n"
+    "from robust.models import two_files\nfrom training.publication import publish_bytes\n"
+    "folder = Path(tempfile.mkdtemp())\nfiles = two_files()\n"
+    "publish_bytes(folder, files[0], expected_generation=0)\n"
+    "following = follow(folder, interval_seconds=1e-4)\n"
+    "followed = following.line_item(creative='320x50', value_per_click=2.0, cap_cpm=9.0)\n"
+    "def publishes():\n    for n in range(1, 100_000):\n"
+    "        publish_bytes(folder, files[n % 2], expected_generation=n)\n"
+    "def follows():\n    while True:\n        following.bid(request, followed)\n"
+    "for work in (publishes, follows):\n    threading.Thread(target=work, daemon=True).start()\n"
+    "until = time.monotonic() + 60.0\n"
+    "while following.status()['swaps'] < 2 and time.monotonic() < until:\n    time.sleep(0.01)\n"
+    "assert following.status()['swaps'] >= 2, following.status()\n"
+    "import atexit, shutil\natexit.register(shutil.rmtree, folder, True)\n",
     "sys.exit from a busy process": "threading.Thread(target=batches, daemon=True).start()\n"
     "time.sleep(0.1)\nsys.exit()\n",
     "fork, then bid": "pid = os.fork()\nbid = scorer.bid(request, line)\nif pid == 0:\n"
@@ -66,7 +80,7 @@ PROGRAMS = {
 def attack(effort: Effort, rng: np.random.Generator) -> Outcome:
     outcome = Outcome()
     for name, program in PROGRAMS.items():
-        for _ in range(effort.of(twin=1, quick=5, long=200)):
+        for _ in range(effort.of(short=1, ci=2, quick=5, long=200)):
             outcome.trials += 1
             found = subprocess.run(
                 [sys.executable, "-S", "-c", _PREAMBLE + program], capture_output=True, text=True, timeout=300
@@ -74,7 +88,7 @@ def attack(effort: Effort, rng: np.random.Generator) -> Outcome:
             outcome.demand(
                 found.returncode == 0, f"{name}: exit code {found.returncode}, {found.stderr[-500:]}"
             )
-    _threads(outcome, effort.of(twin=300, quick=100_000, long=10_000_000))
+    _threads(outcome, effort.of(short=300, ci=20_000, quick=100_000, long=10_000_000))
     return outcome
 
 

@@ -4,77 +4,157 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from robust.builds import ASAN, BROKEN, PLAIN, Build
+from robust.builds import ASAN, BROKEN, PLAIN, TSAN, Build
 
 
 @dataclass(frozen=True)
 class Attack:
-    """`twins`: builds with one fault under which the attack must find something."""
+    """`twins`: builds with one fault under which the attack must find something.
+
+    `other_builds` are attacked with a lower effort, `n_shares` processes share the work on `build`, and `preload` is a
+    library that they load first, from `robust/<preload>.c`.
+    """
 
     name: str
     module: str
-    builds: tuple[Build, ...]
+    build: Build
     twins: tuple[tuple[Build, str], ...]
+    other_builds: tuple[Build, ...] = ()
+    n_shares: int = 1
+    preload: str = ""
 
 
+def _twins(build: Build, *faults: str) -> tuple[tuple[Build, str], ...]:
+    return tuple((build, fault) for fault in faults)
+
+
+# The longest first: two processes at a time then end at about the same time.
 ATTACKS = (
-    Attack(
-        "requests",
-        "robust.hostile_requests",
-        (PLAIN,),
-        (
-            (BROKEN, "floor above cap"),
-            (BROKEN, "doubled after the guard"),
-            (BROKEN, "an error is left behind"),
-            (BROKEN, "a reference is kept"),
-            (BROKEN, "a key where it was last, unseen"),
-        ),
-    ),
-    Attack(
-        "json",
-        "robust.hostile_json",
-        (PLAIN, ASAN),
-        tuple(
-            (BROKEN, fault)
-            for fault in ("JSON: the first of two keys", "JSON: leading zeros", "JSON: what comes after")
-        ),
-    ),
     Attack(
         "files",
         "robust.hostile_files",
-        (PLAIN,),
-        (
-            (PLAIN, "python: any graph is accepted"),
-            (PLAIN, "python: any digest is accepted"),
+        ASAN,
+        _twins(
+            PLAIN,
+            "python: any graph is accepted",
+            "python: any digest is accepted",
+            "python: bounds are not checked",
         ),
+        n_shares=2,
     ),
     Attack(
-        "graphs",
-        "robust.hostile_graphs",
-        (PLAIN, ASAN),
-        (
-            (PLAIN, "python: no structure is checked"),
-            (PLAIN, "python: sparse initializers are read"),
-            (PLAIN, "python: metadata in any form"),
+        "requests",
+        "robust.hostile_requests",
+        PLAIN,
+        _twins(
+            BROKEN,
+            "floor above cap",
+            "doubled after the guard",
+            "floor in any currency",
+            "a bool is a number",
+            "a reference is kept",
+            "a key where it was last, unseen",
         ),
+        (ASAN,),
+        n_shares=2,
     ),
     Attack(
         "price",
         "robust.price",
-        (PLAIN,),
-        (
-            (BROKEN, "doubled after the guard"),
-            (BROKEN, "floor above cap"),
-            (BROKEN, "infinite value"),
-            (BROKEN, "second price taken for first"),
-            (BROKEN, "negative times negative"),
+        PLAIN,
+        _twins(
+            BROKEN,
+            "doubled after the guard",
+            "above cap",
+            "infinite value",
+            "second price taken for first",
+            "negative times negative",
+        ),
+        n_shares=2,
+    ),
+    Attack(
+        "json",
+        "robust.hostile_json",
+        PLAIN,
+        _twins(
+            BROKEN,
+            "JSON: the first of two keys",
+            "JSON: leading zeros",
+            "JSON: what comes after",
+            "JSON: any depth",
+            "JSON: reads beyond the end",
+        ),
+        (ASAN,),
+    ),
+    Attack(
+        "out of memory",
+        "robust.out_of_memory",
+        PLAIN,
+        _twins(
+            PLAIN,
+            "python: the file is blamed",
+            "python: a reload that failed is not tried again",
+            "python: a process without memory aborts",
+        ),
+        preload="malloc_shim",
+    ),
+    Attack(
+        "differential",
+        "robust.differential",
+        PLAIN,
+        _twins(
+            BROKEN,
+            "NaN ranks one too low",
+            "scalar: on a threshold goes up",
+            "zero is 1e-35 exactly",
+            "divisor forgotten",
+        ),
+        n_shares=2,
+    ),
+    Attack(
+        "threads",
+        "robust.threads",
+        TSAN,
+        _twins(
+            TSAN,
+            "pacing is read without an atom",
+            "one scratch row for all threads",
+            "a batch counts without the GIL",
         ),
     ),
-    Attack("memory", "robust.memory", (PLAIN,), ((PLAIN, "python: a byte is kept of every fourth bid"),)),
+    Attack(
+        "memory",
+        "robust.memory",
+        PLAIN,
+        _twins(
+            PLAIN,
+            "python: a byte is kept of every fourth bid",
+            "python: a bid asks for 600 bytes and gives them back",
+        ),
+        preload="malloc_shim",
+    ),
     Attack(
         "processes",
         "robust.processes",
-        (PLAIN,),
-        ((PLAIN, "python: exit by abort"), (PLAIN, "python: a bid of another model")),
+        PLAIN,
+        _twins(PLAIN, "python: exit by abort", "python: a bid of another model"),
+    ),
+    Attack(
+        "objects",
+        "robust.hostile_objects",
+        PLAIN,
+        _twins(BROKEN, "an error is left behind", "a reference is kept", "doubled after the guard"),
+        (ASAN,),
+    ),
+    Attack(
+        "graphs",
+        "robust.hostile_graphs",
+        ASAN,
+        _twins(
+            PLAIN,
+            "python: no structure is checked",
+            "python: sparse initializers are read",
+            "python: metadata in any form",
+        ),
     ),
 )

@@ -1,6 +1,6 @@
 // `Engine` for Python: tests, benchmarks and batches. The bid path does not come through here.
 #include <nanobind/nanobind.h>
-#include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
 #include <nanobind/stl/unique_ptr.h>
 
 #include <stdexcept>
@@ -187,8 +187,8 @@ nb::list info(const Engine& engine) {
   nb::list heads;
   for (const HeadInfo& head : engine.info()) {
     nb::dict entry;
-    entry["path"] = head.path;
-    entry["why"] = head.why;
+    entry["path"] = head.path.c_str();
+    entry["why"] = head.why.c_str();
     entry["n_trees"] = head.n_trees;
     entry["n_columns"] = head.n_columns;
     entry["bytes"] = head.bytes;
@@ -215,10 +215,10 @@ void bind_engine(nb::module_& module) {
   using namespace nb::literals;
   module.def("engine_limits", &limits, "The limits of bidml.contract as compiled.");
   module.def(
-      "isa_available", [](const std::string& name) { return isa_available(isa_from_name(name)); }, "name"_a,
+      "isa_available", [](std::string_view name) { return isa_available(isa_from_name(name)); }, "name"_a,
       "Whether this machine runs the kernels of `name`: scalar, avx2, avx512.");
   nb::class_<Engine> cls(module, "Engine", "Heads of a blueprint, lowered to rank space; immutable, shared by threads.");
-  cls.def(nb::new_([](nb::handle heads, nb::handle slots, int n_numbers, int n_categories, const std::string& isa) {
+  cls.def(nb::new_([](nb::handle heads, nb::handle slots, int n_numbers, int n_categories, std::string_view isa) {
             auto engine = engine_from_python(heads, slots, n_numbers, n_categories, isa_from_name(isa));
             return std::unique_ptr<Engine>(const_cast<Engine*>(engine.release()));
           }),

@@ -4,10 +4,7 @@
 // no argument conversion, no exception on request content. The others go through nanobind and may raise.
 
 #include <nanobind/nanobind.h>
-#include <nanobind/stl/pair.h>
-#include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
-#include <nanobind/stl/vector.h>
 
 #include "batch.h"
 #include "engine_from_python.h"
@@ -30,14 +27,21 @@ PyTypeObject* line_item_type = nullptr;
 
 double number_attribute(nb::handle object, const char* name) { return nb::cast<double>(object.attr(name)); }
 
-std::shared_ptr<const Model> model_of(nb::handle blueprint, const std::vector<std::pair<std::string, double>>& rates,
-                                      const std::string& isa, nb::dict slots) {
+// A copy. nanobind's casters of std::string and std::vector allocate in noexcept functions: without memory they end the
+// process. Views do not allocate.
+std::string text_attribute(nb::handle object, const char* name) {
+  const nb::object text = object.attr(name);
+  return std::string(nb::cast<std::string_view>(text));
+}
+
+// `rates`: (currency, rate) pairs
+std::shared_ptr<const Model> model_of(nb::handle blueprint, nb::list rates, std::string_view isa, nb::dict slots) {
   auto model = std::make_shared<Model>();
   std::vector<Extractor::Source> sources;
   for (const bool of_line_item : {false, true}) {
     for (nb::handle feature : blueprint.attr("spec").attr("features")) {
-      const std::string path = nb::cast<std::string>(feature.attr("source"));
-      const bool is_category = nb::cast<std::string>(feature.attr("kind").attr("value")) == "category";
+      const std::string path = text_attribute(feature, "source");
+      const bool is_category = text_attribute(feature.attr("kind"), "value") == "category";
       if ((path.rfind("line_item.", 0) == 0) != of_line_item) continue;
       const int slot = is_category ? model->n_categories++ : model->n_numbers++;
       slots[feature.attr("name")] = nb::make_tuple(is_category, slot);
@@ -48,7 +52,7 @@ std::shared_ptr<const Model> model_of(nb::handle blueprint, const std::vector<st
   if (model->n_numbers > kMostNumbers)
     throw nb::value_error("a spec has at most 256 numbers");  // contract.MAX_FEATURES holds it already
   model->extractor = std::make_unique<Extractor>(
-      sources, nb::cast<std::string>(blueprint.attr("spec").attr("timestamp_ms_source")));
+      sources, text_attribute(blueprint.attr("spec"), "timestamp_ms_source"));
   model->dict_reader = std::make_unique<DictReader>(model->extractor->plan());
 
   const nb::object ctr = blueprint.attr("ctr"), win = blueprint.attr("win");
@@ -69,9 +73,12 @@ std::shared_ptr<const Model> model_of(nb::handle blueprint, const std::vector<st
     model->win = {number_attribute(win, "reference_log_bid_cpm"), number_attribute(win, "slope_scale"),
                   number_attribute(win, "logit_shift"), number_attribute(win, "gamma")};
   }
-  model->currency = nb::cast<std::string>(blueprint.attr("currency"));
+  model->currency = text_attribute(blueprint, "currency");
   model->default_auction_type = nb::cast<int>(blueprint.attr("default_auction_type"));
-  model->rates = rates;
+  for (nb::handle rate : rates) {
+    const nb::object code = rate[0];
+    model->rates.emplace_back(std::string(nb::cast<std::string_view>(code)), nb::cast<double>(rate[1]));
+  }
   return model;
 }
 
@@ -249,7 +256,20 @@ PyMethodDef hot_methods[] = {
      "best_json(request, lines, imp=0, /) -> (index, bid_cpm)\n\nLike best, for the bytes of a request."},
     {nullptr, nullptr, 0, nullptr}};
 
-PyType_Slot scorer_slots[] = {{Py_tp_methods, hot_methods}, {0, nullptr}};
+// nanobind's own, which lets a std::bad_alloc pass into CPython; what it had allocated is lost then.
+PyObject* new_scorer(PyTypeObject* type, PyObject*, PyObject*) {
+  try {
+    return nb::inst_alloc(nb::handle(reinterpret_cast<PyObject*>(type))).release().ptr();
+  } catch (const std::bad_alloc&) {
+    return PyErr_NoMemory();
+  } catch (nb::python_error& error) {
+    error.restore();
+    return nullptr;
+  }
+}
+
+PyType_Slot scorer_slots[] = {
+    {Py_tp_methods, hot_methods}, {Py_tp_new, reinterpret_cast<void*>(new_scorer)}, {0, nullptr}};
 
 // ---- the slow side ----
 
@@ -393,30 +413,34 @@ int slot_below(nb::handle slot, int n) {
   return i;
 }
 
-void init_line_item(LineItem* self, Scorer& scorer, nb::list categories, nb::list numbers, double value_per_click,
-                    double cap_cpm, double pacing_multiplier) {
-  new (self) LineItem();
-  self->model = scorer.model;
+// Not by calling the type: nanobind would allocate where nothing catches a std::bad_alloc.
+nb::object line_item(Scorer& scorer, nb::list categories, nb::list numbers, double value_per_click, double cap_cpm,
+                     double pacing_multiplier) {
+  nb::object made = nb::inst_alloc(nb::handle(reinterpret_cast<PyObject*>(line_item_type)));
+  LineItem* line = new (nb::inst_ptr<LineItem>(made)) LineItem();
+  nb::inst_mark_ready(made);
+  line->model = scorer.model;
   const Engine& engine = *scorer.model->engine;
-  self->row = RowBuffer(engine);
+  line->row = RowBuffer(engine);
   for (nb::handle pair : categories) {
     const std::string_view text = nb::cast<std::string_view>(pair[1]);
     const int slot = slot_below(pair[0], engine.n_categories());
-    engine.set_category(*self->row, slot, text.data(), text.size());
+    engine.set_category(*line->row, slot, text.data(), text.size());
     if (text.empty())
-      self->missing.push_back(uint16_t(slot));
+      line->missing.push_back(uint16_t(slot));
     else if (engine.is_unseen(slot, text))
-      self->unseen.push_back(uint16_t(slot));
+      line->unseen.push_back(uint16_t(slot));
   }
   for (nb::handle pair : numbers) {
     const double x = nb::cast<double>(pair[1]);
     const int slot = slot_below(pair[0], engine.n_numbers());
-    engine.set_numbers(*self->row, slot, 1, &x);
-    if (std::isnan(x)) self->missing.push_back(uint16_t(engine.n_categories() + slot));
+    engine.set_numbers(*line->row, slot, 1, &x);
+    if (std::isnan(x)) line->missing.push_back(uint16_t(engine.n_categories() + slot));
   }
-  self->value_per_click = value_per_click;
-  self->cap_cpm = cap_cpm;
-  self->pacing_multiplier = pacing_multiplier;
+  line->value_per_click = value_per_click;
+  line->cap_cpm = cap_cpm;
+  line->pacing_multiplier = pacing_multiplier;
+  return made;
 }
 
 }  // namespace
@@ -431,8 +455,8 @@ NB_MODULE(_native, m) {
   m.doc() = "The native runtime of bidml.score.";
   bind_engine(m);
 
-  nb::class_<LineItem> line_item(m, "LineItem", nb::dynamic_attr());
-  line_item.def("__init__", &init_line_item)
+  nb::class_<LineItem> line_class(m, "LineItem", nb::dynamic_attr());
+  line_class
       .def_prop_ro("value_per_click", [](const LineItem& line) { return line.value_per_click; })
       .def_prop_ro("cap_cpm", [](const LineItem& line) { return line.cap_cpm; })
       .def_prop_rw(
@@ -442,12 +466,11 @@ NB_MODULE(_native, m) {
               throw nb::value_error("a pacing multiplier is a finite number of at least 0; 0 pauses the line item");
             line.pacing_multiplier.store(x, std::memory_order_relaxed);
           });
-  line_item_type = reinterpret_cast<PyTypeObject*>(line_item.ptr());
+  line_item_type = reinterpret_cast<PyTypeObject*>(line_class.ptr());
 
   nb::class_<Scorer>(m, "NativeScorer", nb::type_slots(scorer_slots))
       .def("__init__",
-           [](Scorer* self, nb::handle blueprint, std::vector<std::pair<std::string, double>> rates,
-              nb::handle strict_error, const std::string& isa) {
+           [](Scorer* self, nb::handle blueprint, nb::list rates, nb::handle strict_error, std::string_view isa) {
              nb::dict slots;
              auto model = model_of(blueprint, rates, isa, slots);
              new (self) Scorer();
@@ -457,6 +480,7 @@ NB_MODULE(_native, m) {
              if (!strict_error.is_none()) self->invalid_request_error = nb::borrow(strict_error);
            },
            nb::arg("blueprint"), nb::arg("rates"), nb::arg("strict_error").none(), nb::arg("isa"))
+      .def("_line_item", &line_item)
       .def("_explain", &explain, nb::arg().none(), nb::arg(), nb::arg())
       .def("_score_many", &score_many)
       .def("_extract", &extract)
@@ -470,8 +494,8 @@ NB_MODULE(_native, m) {
         nb::list heads;
         for (const HeadInfo& head : engine.info()) {
           nb::dict row;
-          row["path"] = head.path;
-          row["why"] = head.why;
+          row["path"] = head.path.c_str();
+          row["why"] = head.why.c_str();
           row["n_trees"] = head.n_trees;
           row["n_columns"] = head.n_columns;
           row["bytes"] = head.bytes;

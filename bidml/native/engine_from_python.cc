@@ -1,6 +1,6 @@
 #include "engine_from_python.h"
 
-#include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
 
 #include <deque>
 #include <stdexcept>
@@ -10,7 +10,7 @@ namespace nb = nanobind;
 namespace bidml {
 namespace {
 
-std::string text_of(nb::handle object) { return nb::cast<std::string>(nb::str(object)); }
+std::string text_of(nb::handle object) { return nb::str(object).c_str(); }
 
 // What the views of a build borrow from Python, released when it ends.
 class Borrowed {
@@ -70,7 +70,8 @@ int slot_of(nb::handle slots, nb::handle feature, bool is_category) {
 }
 
 Rewrite rewrite_of(nb::handle object) {
-  const std::string name = nb::cast<std::string>(object.attr("value"));
+  const nb::object value = object.attr("value");
+  const std::string name(nb::cast<std::string_view>(value));
   if (name == "none") return Rewrite::none;
   if (name == "zero_is_missing") return Rewrite::zero_is_missing;
   if (name == "truncate") return Rewrite::truncate;

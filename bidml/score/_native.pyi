@@ -13,16 +13,6 @@ class LineItem:
     fields: dict[str, object]
     margin: float
     pacing_multiplier: float
-    def __init__(
-        self,
-        scorer: NativeScorer,
-        categories: list[tuple[int, str]],
-        numbers: list[tuple[int, float]],
-        value_per_click: float,
-        cap_cpm: float,
-        pacing_multiplier: float,
-        /,
-    ) -> None: ...
     @property
     def value_per_click(self) -> float: ...
     @property
@@ -38,6 +28,15 @@ class NativeScorer:
     def bid_json(self, request: Any, line: LineItem, imp: int = 0, /) -> float: ...
     def decide_json(self, request: Any, line: LineItem, imp: int = 0, /) -> tuple[float, int]: ...
     def best_json(self, request: Any, lines: Sequence[LineItem], imp: int = 0, /) -> tuple[int, float]: ...
+    def _line_item(
+        self,
+        categories: list[tuple[int, str]],
+        numbers: list[tuple[int, float]],
+        value_per_click: float,
+        cap_cpm: float,
+        pacing_multiplier: float,
+        /,
+    ) -> LineItem: ...
     def _explain(self, request: object, line: LineItem, imp: int, /) -> dict[str, Any]: ...
     def _score_many(
         self,

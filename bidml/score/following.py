@@ -19,6 +19,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -147,8 +148,8 @@ class Following:
         """Looks at the clock and the folder now; true when another version is in service. Raises nothing."""
         with self._looking:
             before = self.version
-            self._grow_old()
             try:
+                self._grow_old()
                 self._look()
             except (
                 OSError
@@ -249,9 +250,7 @@ class Following:
                 )
             else:
                 self._swap(self._candidate(release, version))
-        except OSError:
-            raise
-        except Exception:
+        except BidmlError:
             self._handled = data  # refused once
             raise
         self._handled = data
@@ -396,5 +395,6 @@ def _repeat(
         following = reference()
         if following is None:
             return
-        work(following)
+        with suppress(Exception):  # without memory, say: the next time may succeed
+            work(following)
         del following

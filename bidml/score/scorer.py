@@ -54,7 +54,9 @@ class Scorer(_native.NativeScorer):
         isa: str = "best",
     ) -> None:
         try:
-            super().__init__(
+            # Not through super(): nanobind does not look whether the bound method that makes has got its memory.
+            _native.NativeScorer.__init__(
+                self,
                 artifact.blueprint,
                 _checked_rates(rates),
                 RequestError if strict else None,
@@ -142,8 +144,7 @@ class Scorer(_native.NativeScorer):
                 categories.append((slot, value))
             else:
                 numbers.append((slot, value))
-        line = LineItem(
-            self,
+        line = self._line_item(
             categories,
             numbers,
             value_per_click * (1.0 - margin),
@@ -201,7 +202,8 @@ class Scorer(_native.NativeScorer):
             )
         arguments = batch_arguments(self.blueprint.spec, self._feature_slots, columns, outputs)
         try:
-            self._score_many(*arguments, counted)
+            n_rows, categories, numbers, prices, outs = arguments
+            self._score_many(n_rows, categories, numbers, prices, outs, counted)  # not *arguments: see __init__
         except ValueError as error:
             raise DataError(
                 "a batch is what the engine reads", value=str(error), remedy="see score_many"
