@@ -279,42 +279,6 @@ def test_a_model_that_our_line_items_cannot_feed_is_refused(
     assert following.bid(REQUEST, line) == bid_of(models[0])
 
 
-def test_a_reload_that_lacks_memory_is_tried_again(
-    following: Following, folder: Path, models: list[bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A `MemoryError` judged the candidate: the bidder kept its old model until somebody published again."""
-    put(folder, models[1])
-    load = following._load
-
-    def without_memory(data: bytes, release: Release) -> Scorer:
-        monkeypatch.setattr(following, "_load", load)
-        raise MemoryError
-
-    monkeypatch.setattr(following, "_load", without_memory)
-    assert not following.check()
-    assert following.status()["refused"] == 1
-    assert following.check()
-    assert following.status()["generation"] == 2
-
-
-def test_a_thread_that_lacks_memory_lives_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It ended, and the model in service aged no more."""
-    calls: list[int] = []
-
-    def without_memory(self: Following) -> None:
-        calls.append(1)
-        raise MemoryError
-
-    monkeypatch.setattr(Following, "_grow_old", without_memory)
-    policy = Staleness(aged_after_seconds=1e9, expired_after_seconds=1e9)
-    with follow(folder, interval_seconds=0.01, staleness=policy) as following:
-        until = time.monotonic() + 30.0
-        while len(calls) < 8 and time.monotonic() < until:
-            time.sleep(0.01)
-        assert len(calls) >= 8
-        assert all(thread.is_alive() for thread in following._threads)
-
-
 def test_a_damaged_manifest_is_refused_once(folder: Path, following: Following, models: list[bytes]) -> None:
     """Torn, older, of another key: counted once each."""
     good = (folder / PUBLICATION_MANIFEST).read_bytes()
