@@ -25,6 +25,7 @@ from robust.outcome import WHOLE, Effort, Outcome, Share
 from robust.table import ATTACKS, Attack
 
 _STARTED, _MARK = "robust-started", "robust-outcome "
+_COULD_NOT_TRY = 77  # an exit code
 _RACE = "WARNING: ThreadSanitizer"
 PYTHON = "python: "  # a fault that is a patch, one of the attack's TWINS; the others are those of faults.py
 _TIMEOUT_S = {Effort.SHORT: 600, Effort.CI: 900, Effort.QUICK: 1_800, Effort.LONG: 12 * 3600}
@@ -72,8 +73,8 @@ class Run:
         except subprocess.TimeoutExpired:
             found.broke(f"it did not end within {_TIMEOUT_S[self.effort]} s")
             return found, time.monotonic() - started
-        if _STARTED not in process.stdout:
-            raise RuntimeError(f"{self.name} did not begin: {process.stderr[-2_000:]}")
+        if _STARTED not in process.stdout or process.returncode == _COULD_NOT_TRY:
+            raise RuntimeError(f"{self.name} could not be tried: {process.stderr[-2_000:]}")
         for line in process.stdout.splitlines():
             if line.startswith(_MARK):
                 found = Outcome(**json.loads(line.removeprefix(_MARK)))
@@ -176,7 +177,11 @@ def _attack_here(module: str, effort: Effort, fault: str, share: Share, seed: in
     print(_STARTED, flush=True)
     rng = np.random.default_rng([seed, share.index])
     parts = (share,) if share.of > 1 else ()
-    outcome = attack.attack(effort, rng, *parts)
+    try:
+        outcome = attack.attack(effort, rng, *parts)
+    except builds.CompilationError as error:
+        print(error, file=sys.stderr)
+        return _COULD_NOT_TRY
     report = {key: getattr(outcome, key) for key in ("trials", "n_found", "found", "notes")}
     print(_MARK + json.dumps(report), flush=True)
     if fault:  # a broken runtime need not end well

@@ -127,7 +127,7 @@ struct InService {
 
   double bid(const std::string& request, const LineItem& line) const {
     Trace trace;
-    decide<false>(*model, JsonRequest{request, 0}, line, trace);
+    decide<false>(*model, JsonRequest{request, 0}, line, trace, nullptr);
     return trace.decision.bid_cpm;
   }
 };
@@ -143,7 +143,7 @@ void decide_forever(size_t number, uint64_t& n_decisions, uint64_t& n_wrong) {
     double bid;
     if (i % 5 == 0) {
       const auto line_at = [&](Py_ssize_t at) -> const LineItem& { return *taken->lines[size_t(at)]; };
-      bid = best_of(*taken->model, JsonRequest{request, 0}, line_at, kLines).bid_cpm;
+      bid = best_of(*taken->model, JsonRequest{request, 0}, line_at, kLines, nullptr).bid_cpm;
     } else {
       bid = taken->bid(request, line);
     }
