@@ -107,9 +107,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="default: the day in the long lane, else 1")
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
     parser.add_argument("--run", help=argparse.SUPPRESS)
-    parser.add_argument("--effort", type=Effort, default=Effort.QUICK, help=argparse.SUPPRESS)
+    parser.add_argument("--effort", type=Effort, help=argparse.SUPPRESS)
     parser.add_argument("--fault", default="", help=argparse.SUPPRESS)
     parser.add_argument("--share", default="0/1", help=argparse.SUPPRESS)
+    parser.set_defaults(effort=Effort.QUICK)
     options = parser.parse_args()
     if options.run:
         share = Share(*map(int, options.share.split("/")))

@@ -29,9 +29,9 @@ def _in(file: str, tests: str, *rows: tuple[str, ...]) -> list[Fault]:
     return [Fault(row[0], file, row[1], row[2], tests, row[3] if len(row) > 3 else "") for row in rows]
 
 
-_RACES = "robust"  # seen by the attack "threads" under TSan, and by no test
-_PRICE = "tests/score/test_decision.py"
-_ENGINE = "tests/native"
+RACES = "robust"  # seen by the attack "threads" under TSan, and by no test
+_PRICE = "tests/score/test_decision.py tests/pricing/test_native_price.py"
+_ENGINE = "tests/native/test_engine.py tests/native/test_exactness.py"
 
 FAULTS: tuple[Fault, ...] = (
     *_in(
@@ -76,7 +76,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     *_in(
         "scorer.h",
-        "tests/score",
+        "tests/score/test_decision.py tests/score/test_scorer.py",
         ("floor in any currency", "floor_cpm = amount * rate;", "floor_cpm = amount;"),
         ("unknown currency is ours", "if (!(rate > 0.0)) return Reason::kUnknownCurrency;", ";"),
         ("a floor that is no number is none", "if (!(amount >= 0.0)) return Reason::kInvalidFloor;", "if (!(amount >= 0.0)) return Reason::kBid;"),
@@ -88,19 +88,19 @@ FAULTS: tuple[Fault, ...] = (
     ),
     *_in(
         "scorer.h",
-        _RACES,
+        RACES,
         ("pacing is read without an atom", "line.pacing_multiplier.load(std::memory_order_relaxed)", "reinterpret_cast<const double&>(line.pacing_multiplier)"),
         ("one scratch row for all threads", "(*static_cast<::bidml::Row*>(__builtin_alloca_with_align((engine).row_bytes(), 512)))",
          "(*reinterpret_cast<::bidml::Row*>([]() -> char* { alignas(512) static char row[65536]; return row; }()))"),
     ),
     *_in(
         "bindings.cc",
-        _RACES,
+        RACES,
         ("a batch counts without the GIL", "score_batch(model, batch, telemetry)", "score_batch(model, batch, scorer.telemetry)"),
     ),
     *_in(
         "extract.cc",
-        "tests/score",
+        "tests/score/test_decision.py tests/score/test_read_dict.py",
         ("a week begins on Sunday", "(hours / kADay + 3) % 7", "(hours / kADay + 4) % 7"),
         ("minutes are seconds", "seconds += 60.0 * offset_minutes;", "seconds += offset_minutes;"),
         ("a site before an app", 'found.is_open[app_] ? "app" : found.is_open[site_] ? "site" : ""', 'found.is_open[site_] ? "site" : found.is_open[app_] ? "app" : ""'),
@@ -110,14 +110,14 @@ FAULTS: tuple[Fault, ...] = (
     ),
     *_in(
         "request_values.h",
-        "tests/score",
+        "tests/score/test_garbage.py tests/score/test_read_dict.py",
         ("infinities are numbers", "v.kind = std::isfinite(x) ? kind : Kind::other;", "v.kind = kind;"),
         ("long text not refused", "value.size <= kLongestText", "true"),
         ("a big integer is text", "return kUnmatchable;", "return {};"),
     ),
     *_in(
         "read_dict.cc",
-        "tests/score",
+        "tests/score/test_read_dict.py tests/score/test_garbage.py",
         ("a bool is a number", "PyLong_Check(object) && !PyBool_Check(object)", "PyLong_Check(object)"),
         ("NaN in a float", "value.kind = std::isfinite(x) ? Kind::real : Kind::other;", "value.kind = Kind::real;"),
         ("an error is left behind", "if (real == -1.0 && PyErr_Occurred()) {\n    PyErr_Clear();\n    real = kMissing;\n  }", "if (real == -1.0 && PyErr_Occurred()) {\n    real = kMissing;\n  }"),
@@ -129,7 +129,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     *_in(
         "read_json.cc",
-        "tests/score",
+        "tests/score/test_json.py",
         ("JSON: the first of two keys", "if (found_.is_open[key.child] || key.access != Access::field) forget(key);", ";"),
         ("JSON: what comes after", "p != nullptr && json::after_space(p, end) == end", "p != nullptr"),
         ("JSON: any depth", "return depth < kDeepestJson ? object(p + 1, key.child, depth + 1) : nullptr;", "return object(p + 1, key.child, depth + 1);"),
@@ -139,7 +139,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     *_in(
         "json_text.h",
-        "tests/score",
+        "tests/score/test_json.py",
         ("JSON: leading zeros", "n_whole == 0 || (n_whole > 1 && *first == '0')", "n_whole == 0"),
         ("JSON: surrogates are text", "string.has_surrogate |= uint8_t(*p) == 0xED && end - p > 1 && uint8_t(p[1]) >= 0xA0;", ";",
          "bytes that are not UTF-8 equal no key either: the same bid"),
@@ -148,7 +148,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     *_in(
         "dict_entries.h",
-        "tests/score",
+        "tests/score/test_read_dict.py",
         ("keys alike in length", "((first_word(data) ^ head) & head_mask) == 0 && (size <= 8 || tail_is(data))", "((first_word(data) ^ head) & head_mask) == 0"),
     ),
     *_in(

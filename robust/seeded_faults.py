@@ -1,26 +1,30 @@
-"""`python -m robust.seeded_faults [NAME ...]`: each fault of faults.py, one at a time, against the test-suite.
+"""`python -m robust.seeded_faults [NAME ...]`: each fault of faults.py and faults_of_pricing.py against the test-suite.
 
-All faults are in one build and the environment chooses one, so that a run costs its tests and no compilation. The
-first test that fails ends a run; dying and hanging count as noticed. Writes a table in Markdown.
+All native faults are in one build and the environment chooses one, so that a run costs its tests and no compilation; a
+fault of Python is made in a copy of the package. The tests named beside a fault come first, and the first test that
+fails ends the run; dying and hanging count as noticed. Races are left to the attack "threads". Prints Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
-from robust.builds import BROKEN, ROOT, make
-from robust.faults import FAULTS, Fault, number_of
+from robust.builds import BROKEN, HOME, ROOT, make, path_of
+from robust.faults import FAULTS, RACES, Fault, number_of
+from robust.faults_of_pricing import FAULTS_OF_PRICING
 
 # Where a fault is looked for, in this order, after the tests that its table names.
-_SUITES = ("tests/native", "tests/score", "tests/pricing", "tests/export/test_export.py")
-_TIMEOUT_S = 300
+_SUITES = ("tests/score", "tests/native", "tests/pricing", "tests/export/test_export.py")
+_TIMEOUT_S = 600
 
 
 @dataclass(frozen=True)
@@ -36,22 +40,40 @@ def verdict_on(fault: Fault | None) -> Verdict:
     """Run the suites with the fault in force, until one fails; with none, all must pass."""
     started = time.monotonic()
     environment = BROKEN.process_environment()
-    if fault is not None:
-        environment["BIDML_FAULT"] = str(number_of(fault.name))
     # Examples do not shrink: the first that fails is enough.
-    environment |= {"HYPOTHESIS_PROFILE": "bidml", "CI": "1"}
-    first = [fault.tests] if fault is not None and fault.tests else []
+    environment |= {"HYPOTHESIS_PROFILE": "bidml", "CI": "1", "PYTHONSAFEPATH": "1"}
+    home = BROKEN.home
+    if fault is not None and fault in FAULTS_OF_PRICING:
+        home = _copy_with(fault)
+        environment["PYTHONPATH"] = path_of(home / "site")
+    elif fault is not None:
+        environment["BIDML_FAULT"] = str(number_of(fault.name))
+    first = fault.tests.split() if fault is not None else []
     by = None
     for suite in dict.fromkeys([*first, *_SUITES]):
-        if not (ROOT / suite).exists():
-            continue
-        by = _failure(suite, environment)
+        by = _failure(suite, environment, home)
         if by is not None:
             break
+    if home is not BROKEN.home:
+        shutil.rmtree(home)
     return Verdict(fault or Fault("none", "", "", ""), by, time.monotonic() - started)
 
 
-def _failure(suite: str, environment: dict[str, str]) -> str | None:
+def _copy_with(fault: Fault) -> Path:
+    """A folder whose `site` has the package with the edit; raises `ValueError` for an `old` that is not there once."""
+    text = (ROOT / "bidml" / fault.file).read_text()
+    if text.count(fault.old) != 1:
+        raise ValueError(f"{fault.name}: {fault.file} has {text.count(fault.old)} times {fault.old!r}")
+    home = HOME / f"seeded-{FAULTS_OF_PRICING.index(fault)}"
+    shutil.rmtree(home, ignore_errors=True)
+    shutil.copytree(
+        BROKEN.site / "bidml", home / "site" / "bidml", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    (home / "site" / "bidml" / fault.file).write_text(text.replace(fault.old, fault.new))
+    return home
+
+
+def _failure(suite: str, environment: dict[str, str], home: Path) -> str | None:
     options = (
         "-q -x --no-header --tb=no -p no:cacheprovider -o pythonpath="  # the root would bring its own package
     )
@@ -59,12 +81,12 @@ def _failure(suite: str, environment: dict[str, str]) -> str | None:
     try:
         found = subprocess.run(
             [*command, "--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"), str(ROOT / suite)],
-            env={**environment, "PYTHONSAFEPATH": "1"},
+            env=environment,
             capture_output=True,
             text=True,
             errors="replace",
             timeout=_TIMEOUT_S,
-            cwd=BROKEN.home,
+            cwd=home,
         )
     except subprocess.TimeoutExpired:
         return f"{suite} hangs"
@@ -78,14 +100,19 @@ def _failure(suite: str, environment: dict[str, str]) -> str | None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m robust.seeded_faults")
-    parser.add_argument("names", nargs="*", help="faults; all of them by default")
+    parser.add_argument("names", nargs="*", help="faults or files; all of them by default")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--no-clean", action="store_true", help="do not first see that all passes without a fault"
+    )
     options = parser.parse_args(arguments)
-    chosen = [fault for fault in FAULTS if not options.names or fault.name in options.names]
+    all_of_them = [fault for fault in (*FAULTS, *FAULTS_OF_PRICING) if fault.tests != RACES]
+    wanted = set(options.names)
+    chosen = [fault for fault in all_of_them if not wanted or {fault.name, fault.file} & wanted]
     make(BROKEN)
-    clean = verdict_on(None)
-    if clean.by is not None:
-        print(f"without a fault {clean.by} fails: nothing can be said", file=sys.stderr)
+    clean = None if options.no_clean else verdict_on(None).by
+    if clean is not None:
+        print(f"without a fault {clean} fails: nothing can be said", file=sys.stderr)
         return 1
     print("| fault | in | noticed by |\n|---|---|---|", flush=True)
     verdicts = []
