@@ -11,6 +11,7 @@ import argparse
 import importlib
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -135,7 +136,12 @@ def _lane(runs: list[Run], seed: int, jobs: int, table: Path | None) -> int:
         results = list(pool.map(lambda run: _report(run, seed), runs))
     n_wrong = sum(not as_wanted for as_wanted, _ in results)
     seconds = time.monotonic() - started
-    print(f"{len(runs)} runs in {seconds:.0f} s; {n_wrong} not as they should be", flush=True)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(
+        f"{len(runs)} runs in {seconds:.0f} s, {used.ru_utime + used.ru_stime:.0f} s of processor time; "
+        f"{n_wrong} not as they should be",
+        flush=True,
+    )
     if table is not None:
         table.write_text("".join(row for _, row in results))
     return min(n_wrong, 1)
