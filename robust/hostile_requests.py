@@ -4,8 +4,9 @@ Held: no exception; a decision is what the second reading of the request (`terms
 value; the batch gives the same bid; every reference that was borrowed is given back.
 
 Singles: every field of every request, deleted or replaced by the FOURTEEN, and on a part of the requests by everything
-else of `wrong_values`. Pairs: of the fields whose names the model or the terms read, for others change nothing; all of
-them in the long lane, a random part otherwise.
+else of `wrong_values`. Terms: every request under floors around the cap in every kind of currency, and each auction
+type. Pairs: of the fields whose names the model or the terms read, for others change nothing; all of them in the long
+lane, a random part otherwise.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ def attack(effort: Effort, rng: np.random.Generator, share: Share = WHOLE) -> Ou
     _singles(bidder, corpus, [*FOURTEEN, GONE])
     outcome.note(f"{len(corpus):,} requests, {outcome.trials:,} singles")
     _singles(bidder, corpus[:: effort.of(short=1, ci=60, quick=15, long=1)], wrong_values())
+    _terms(bidder, corpus)
     before = outcome.trials
     if effort is Effort.LONG:
         _all_pairs(bidder, corpus)
@@ -83,6 +85,25 @@ def _singles(bidder: Bidder, corpus: list[Any], values: list[Any]) -> None:
             bidder.outcome.broke(
                 f"{new - old} references to {type(wrong).__name__} {wrong!r:.50} are not given back"
             )
+
+
+def _terms(bidder: Bidder, corpus: list[Any]) -> None:
+    for request in corpus:
+        imps = request.get("imp")
+        if not (isinstance(imps, list) and imps and isinstance(imps[0], dict)):
+            continue
+        kept, at = imps[0], request.get("at", GONE)
+        for currency in ("USD", "EUR", "CNY", "KWD", "XXX", GONE):
+            for floor in (0.0, 0.5, 2.7, 4.0, 8.9, 9.1, 60.0):
+                imps[0] = {**kept, "bidfloor": floor, "bidfloorcur": currency}
+                if currency is GONE:
+                    del imps[0]["bidfloorcur"]
+                for request["at"] in (1, 2, 3):
+                    bidder.decide(
+                        request, what=lambda r=request, f=floor, c=currency: f"floor {f} {c}: {r!r:.300}"
+                    )
+        imps[0] = kept
+        _put(request, "at", at)
 
 
 def _put(container: Any, key: Any, value: Any) -> None:

@@ -16,7 +16,7 @@ from bidml.metadata import SelfCheck
 from bidml.score import LineItem, Scorer
 from bidml.score.reader import Artifact
 
-RATES = {"EUR": 1.08, "CNY": 0.14}
+RATES = {"EUR": 1.08, "CNY": 0.14, "KWD": 3.25}
 VALUE_PER_CLICK, CAP_CPM = 2.0, 9.0
 
 _CATEGORIES = {
