@@ -76,7 +76,7 @@ TSAN = Build(  # the faults lie dormant in it, so that one slow build is enough
     environment={"TSAN_OPTIONS": "halt_on_error=0:exitcode=66:report_signal_unsafe=0"},
     has_faults=True,
 )
-PLAIN = Build("plain", "", more_options="")
+PLAIN = Build("plain", "")  # the installed extension, not compiled again
 BROKEN = Build("broken", "", more_options="-O1", has_faults=True)
 BUILDS = {build.name: build for build in (PLAIN, ASAN, TSAN, BROKEN)}
 
@@ -89,7 +89,28 @@ def path_of(site: Path) -> str:
 
 def make(build: Build) -> None:
     """Compile `build` and refresh its copy of the package. Raises `CompilationError` with the compiler's last words."""
-    source = build.home / "source"
+    extension = _installed() if build is PLAIN else _compiled(build)
+    copy = build.site / "bidml"
+    shutil.copytree(
+        ROOT / "bidml",
+        copy,
+        dirs_exist_ok=True,
+        ignore=shutil.ignore_patterns("native", "*.so", "__pycache__"),
+    )
+    partial = copy / "score" / f"{os.getpid()}.partial"
+    shutil.copy2(extension, partial)
+    partial.replace(copy / "score" / extension.name)  # a process may have the old one mapped
+
+
+def _installed() -> Path:
+    """The extension of this environment: what users run."""
+    from bidml.score import _native
+
+    return Path(str(_native.__file__))
+
+
+def _compiled(build: Build) -> Path:
+    source, objects = build.home / "source", build.home / "objects"
     options = [*build.options.split()]
     edits: Mapping[str, str] = {}
     if build.has_faults:
@@ -99,7 +120,6 @@ def make(build: Build) -> None:
         options += ["-include", str(ROOT / "robust" / "fault.h")]
     _mirror(ROOT / _NATIVE, source / _NATIVE, edits)
     _write_if_new(source / "CMakeLists.txt", (ROOT / "CMakeLists.txt").read_text())
-    objects = build.home / "objects"
     configure = [
         *(_tool("cmake"), "-G", "Ninja", "-S", str(source), "-B", str(objects)),
         "-DCMAKE_BUILD_TYPE=Release",
@@ -115,17 +135,7 @@ def make(build: Build) -> None:
         run(configure)
         configured.write_text("\n".join(configure))
     run([_tool("ninja"), "-C", str(objects)])
-    copy = build.site / "bidml"
-    shutil.copytree(
-        ROOT / "bidml",
-        copy,
-        dirs_exist_ok=True,
-        ignore=shutil.ignore_patterns("native", "*.so", "__pycache__"),
-    )
-    for extension in objects.glob("_native*.so"):
-        partial = copy / "score" / f"{os.getpid()}.partial"
-        shutil.copy2(extension, partial)
-        partial.replace(copy / "score" / extension.name)  # a process may have the old one mapped
+    return next(objects.glob("_native*.so"))
 
 
 class CompilationError(Exception):

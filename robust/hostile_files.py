@@ -41,7 +41,7 @@ def attack(effort: Effort, rng: np.random.Generator, share: Share = WHOLE) -> Ou
     outcome = Outcome()
     n_accepted = 0
     for name, data in tiny_files().items():
-        step = effort.of(short=29, ci=1, quick=1, long=1)
+        step = effort.of(short=97, ci=1, quick=1, long=1)
         one_in = effort.of(short=1, ci=16, quick=1, long=1)
         for position in range(0, len(data), step):
             if not share.has(position // step):
@@ -53,7 +53,7 @@ def attack(effort: Effort, rng: np.random.Generator, share: Share = WHOLE) -> Ou
                     n_accepted += _one(outcome, bytes(changed), f"{name}, byte {position} = {value}")
             n_accepted += _one(outcome, data[:position], f"{name}, the first {position} bytes")
         outcome.note(f"{name}: {len(data)} bytes, one value in {one_in}, every length")
-    several = effort.of(short=500, ci=6_000, quick=60_000, long=8_000_000) // share.of
+    several = effort.of(short=300, ci=6_000, quick=60_000, long=8_000_000) // share.of
     n_accepted += _several(outcome, small_file(), rng, several)
     outcome.note(f"{outcome.trials:,} files without digest, {n_accepted:,} accepted")
     outcome.note(f"{n_accepted * N_ROWS:,} pairs of an accepted file and a row")

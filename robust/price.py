@@ -31,7 +31,7 @@ def attack(effort: Effort, rng: np.random.Generator, share: Share = WHOLE) -> Ou
     for setting in range(N_SETTINGS):
         stride = 1 if setting in full else effort.of(short=999_983, ci=97, quick=1_009, long=1)
         _sweep(outcome, program, setting, stride, share)
-    _oracle(outcome, rng, effort.of(short=60_000, ci=200_000, quick=1_000_000, long=20_000_000) // share.of)
+    _oracle(outcome, rng, effort.of(short=40_000, ci=200_000, quick=1_000_000, long=20_000_000) // share.of)
     return outcome
 
 

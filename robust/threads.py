@@ -12,6 +12,7 @@ import subprocess
 import sysconfig
 import threading
 from array import array
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,9 @@ def _compiled() -> str:
     native = home / "source" / "bidml" / "native"
     objects = home / "objects" / "CMakeFiles" / "_native.dir" / "bidml" / "native"
     linked = [str(path) for path in objects.glob("*.o") if not any(word in path.name for word in _OF_PYTHON)]
+    sources = [ROOT / "robust" / "threads.cc", *native.iterdir(), *map(Path, linked)]
+    if program.exists() and all(path.stat().st_mtime < program.stat().st_mtime for path in sources):
+        return str(program)
     partial = program.with_suffix(f".{os.getpid()}")
     run(
         [
