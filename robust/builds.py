@@ -59,6 +59,7 @@ class Build:
         return asked
 
 
+# Faults lie dormant in the sanitized builds: one slow build each is enough for the runtime as it is and for its twins.
 ASAN = Build(
     "asan",
     "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer",
@@ -68,8 +69,9 @@ ASAN = Build(
         "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
         "PYTHONMALLOC": "malloc",
     },
+    has_faults=True,
 )
-TSAN = Build(  # the faults lie dormant in it, so that one slow build is enough
+TSAN = Build(
     "tsan",
     "-fsanitize=thread",
     library="libtsan.so",

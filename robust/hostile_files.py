@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import struct
 import tempfile
 from array import array
 from pathlib import Path
@@ -52,6 +53,8 @@ def attack(effort: Effort, rng: np.random.Generator, share: Share = WHOLE) -> Ou
                     changed[position] = value
                     n_accepted += _one(outcome, bytes(changed), f"{name}, byte {position} = {value}")
             n_accepted += _one(outcome, data[:position], f"{name}, the first {position} bytes")
+        if share.index == 0:
+            n_accepted += _doubles(outcome, name, data)
         outcome.note(f"{name}: {len(data)} bytes, one value in {one_in}, every length")
     several = effort.of(short=300, ci=6_000, quick=60_000, long=8_000_000) // share.of
     n_accepted += _several(outcome, small_file(), rng, several)
@@ -86,6 +89,30 @@ def _written(artifact: Artifact) -> bytes:
     """`rewritten_bytes` without onnx's own checker, which looks at the same file each time."""
     model = export._model(graph_of(artifact.blueprint), metadata_of(artifact.blueprint, artifact.self_check))
     return bytes(model.SerializeToString(deterministic=True))
+
+
+def _doubles(outcome: Outcome, name: str, data: bytes) -> int:
+    """Every double of the model where its bytes lie in the file becomes NaN, infinite, huge, tiny."""
+    blueprint = parse_artifact(data).blueprint
+    heads = [blueprint.ctr.head] if blueprint.ctr else []
+    heads += [blueprint.win.location, blueprint.win.log_slope] if blueprint.win else []
+    values: set[float] = set()
+    for head in heads:
+        values |= {head.intercept, head.scale, head.divisor}
+        for lookup in (*head.terms, *(column.lookup for column in head.columns if column.lookup)):
+            values |= {*lookup.values, lookup.default}
+        if head.trees is not None:
+            values |= {*head.trees.leaf, *head.trees.threshold, *head.trees.membership}
+    accepted = 0
+    for value in values:
+        old = struct.pack("<d", value)
+        at = data.find(old)
+        while at >= 0:
+            for wrong in (NAN, INF, -INF, 1e300, -1e300, 1e-300, -1.0, -0.0):
+                changed = data[:at] + struct.pack("<d", wrong) + data[at + 8 :]
+                accepted += _one(outcome, changed, f"{name}, a double at {at} is {wrong}")
+            at = data.find(old, at + 1)
+    return accepted
 
 
 def _several(outcome: Outcome, data: bytes, rng: np.random.Generator, n: int) -> int:
