@@ -54,7 +54,7 @@ def verdict_on(fault: Fault | None) -> Verdict:
         by = _failure(suite, environment, home)
         if by is not None:
             break
-    if home is not BROKEN.home:
+    if fault in FAULTS_OF_PRICING:
         shutil.rmtree(home)
     return Verdict(fault or Fault("none", "", "", ""), by, time.monotonic() - started)
 

@@ -52,7 +52,7 @@ ATTACKS = (
             "doubled after the guard",
             "floor in any currency",
             "a bool is a number",
-            "a reference is kept",
+            "unknown currency is ours",
             "a key where it was last, unseen",
         ),
         (ASAN,),
