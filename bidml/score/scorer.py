@@ -203,7 +203,8 @@ class Scorer(_native.NativeScorer):
         arguments = batch_arguments(self.blueprint.spec, self._feature_slots, columns, outputs)
         try:
             n_rows, categories, numbers, prices, outs = arguments
-            self._score_many(n_rows, categories, numbers, prices, outs, counted)  # not *arguments: see __init__
+            # Not with *arguments: that would make a bound method, see __init__.
+            self._score_many(n_rows, categories, numbers, prices, outs, counted)
         except ValueError as error:
             raise DataError(
                 "a batch is what the engine reads", value=str(error), remedy="see score_many"
