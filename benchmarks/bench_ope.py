@@ -5,7 +5,7 @@
 
 A pair is two random policies (shade, power, a factor per exchange, on a belief about values that is itself wrong) in
 one of eight worlds, evaluated on a log of its own, drawn once. The true difference is that of the expected surplus in
-400,000 other auctions of the world. The evaluator sees what a real log tells (no true prices), the clicks, and a pctr
+250,000 other auctions of the world. The evaluator sees what a real log tells (no true prices), the clicks, and a pctr
 that is wrong: 15 % too high, with errors by campaign and app. Landscapes: `fitted`, a WinRateModel trained on another
 log of the world; `true`, the simulator's location and scale as a log-logistic curve (right for one of four shapes);
 `wrong`, the broken twin: every median 35 % too low, slopes halved. `density`: the logged density for propensity.
@@ -37,7 +37,7 @@ Doubles = npt.NDArray[np.float64]
 
 SHAPES: Final = ("log_logistic", "log_normal", "gumbel", "mixture")
 SEED: Final = 81
-N_TRUTH: Final = 400_000
+N_TRUTH: Final = 250_000
 N_FIT: Final = 60_000
 N_WORLDS: Final = 8
 ESTIMATORS: Final = ("dr", "snips", "ips", "dm")

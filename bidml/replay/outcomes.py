@@ -117,8 +117,13 @@ def _prices(auctions: ReplayAuctions, bid: Doubles, curve: WinCurve) -> Doubles:
 
 def _mean_below(x: Doubles, floor: Doubles, curve: WinCurve) -> Doubles:
     """G(x) = E[max(M, floor) · 1(M ≤ x)]."""
-    above = -second_price_surplus_cpm(0.0, np.maximum(x, floor), curve, lowest_price_cpm=floor)
-    return np.where(x >= floor, above, floor * curve.win_rate(np.minimum(x, floor)))
+    found = floor * curve.win_rate(np.minimum(x, floor))
+    above = np.flatnonzero(x > floor)
+    if above.size:
+        found[above] = -second_price_surplus_cpm(
+            0.0, x[above], _rows(curve, above), lowest_price_cpm=floor[above]
+        )
+    return found
 
 
 def _rows(curve: WinCurve, rows: object) -> WinCurve:

@@ -112,6 +112,12 @@ class ReplayResult:
     def __str__(self) -> str:
         lines = [f"{'':<28}{'lower':>14}{'estimate':>14}{'upper':>14}"]
         for name, unit, x in self.rows():
-            cells = (f"{'-' if v is None else format(v, ',.4g'):>14}" for v in (x.lower, x.estimate, x.upper))
+            cells = (f"{_shown(v):>14}" for v in (x.lower, x.estimate, x.upper))
             lines.append(f"{name:<28}{''.join(cells)}  {unit}")
         return "\n".join([*lines, self.censoring])
+
+
+def _shown(x: float | None) -> str:
+    if x is None:
+        return "-"
+    return f"{x:,.0f}" if abs(x) >= 1000.0 else f"{x:.4g}"

@@ -44,7 +44,7 @@ def by_landscape(
     bid = np.asarray(bid_cpm, dtype=np.float64)
     value = auctions.value_cpm
     rate, price = expected_outcomes(auctions, bid, curve)
-    logged_rate, _ = expected_outcomes(auctions, auctions.bid_cpm, curve)
+    logged_rate = np.where(auctions.winnable, curve.win_rate(auctions.bid_cpm), 0.0)
     given = outcomes(auctions, bid, curve)  # knowing how the logged bid fared
     impossible = auctions.won & ~(logged_rate > 0.0)
     if impossible.any():
