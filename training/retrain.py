@@ -124,15 +124,15 @@ class _Job:
             says="compare with the champion's data",
         )
         settings = config.train.provenance() | {"features": data.spec.to_json()}
-        parts = {
-            part: self._workshop.run(
+        parts: dict[ModelPart, Stage] = {}
+        for part in sorted(config.train.models, key=lambda part: part is not ModelPart.WIN):
+            win = parts.get(ModelPart.WIN)
+            parts[part] = self._workshop.run(
                 part.value,
-                {**data_key, "config": settings},
-                lambda folder, part=part: fit_part(part, config.train, data, folder),  # type: ignore[misc]
+                {**data_key, "config": settings, "win": win.digest if win else None},
+                lambda folder, part=part, win=win: fit_part(part, config.train, data, folder, win),  # type: ignore[misc]
                 says="fit the CTR model" if part is ModelPart.CTR else "fit the win curve",
             )
-            for part in config.train.models
-        }
         model = self._workshop.run(
             "model",
             {

@@ -107,11 +107,18 @@ def check_drift(data: TrainingData, reference: Profile | None, alarms: AlarmConf
     (out / ALARMS).write_text(_json(found))
 
 
-def fit_part(part: ModelPart, config: TrainConfig, data: TrainingData, out: Path) -> None:
-    """One model, as an artifact of that part alone: part.onnx; what its fit warned of: alarms.json. Leaks refuse."""
+def fit_part(
+    part: ModelPart, config: TrainConfig, data: TrainingData, out: Path, win_stage: Stage | None = None
+) -> None:
+    """One model, as an artifact of that part alone: part.onnx; what its fit warned of: alarms.json. Leaks refuse.
+
+    `win_stage`: the win curve by which clicks are weighted, where it is fitted already.
+    """
+    win = None if win_stage is None else parse_artifact((win_stage / PART).read_bytes()).blueprint.win
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        blueprint = fit_models(config.model_copy(update={"models": (part,)}), data, lambda _: nullcontext())
+        only = config.model_copy(update={"models": (part,)})
+        blueprint = fit_models(only, data, lambda _: nullcontext(), known_win=win)
     leaks = [str(warning.message) for warning in caught if issubclass(warning.category, LeakWarning)]
     if leaks:
         raise RefusedError(

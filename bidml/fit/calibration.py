@@ -24,6 +24,8 @@ from bidml.errors import ConfigError, DataError
 from bidml.fit.encoding import Categories, Doubles, empirical_shrinkage
 
 _SD_OF_LEVEL: Final = 0.2
+_SD_OF_TRAFFIC_LEVEL: Final = 0.3
+_LEAST_WIN_RATE: Final = 1.0 / 30.0
 _SD_OF_STEEPNESS: Final = 0.25
 _SD_OF_ASYMMETRY: Final = 0.5
 _NEWTON_STEPS: Final = 60
@@ -67,6 +69,42 @@ def fit_calibration(
     level, a, difference = (float(x) for x in best[1])
     shift = level + (1.0 - a) * mean_s - difference * mean_v
     return Calibration(positive=a, negative=a + difference, shift=shift)
+
+
+def traffic_level(
+    log_odds: npt.ArrayLike,
+    *,
+    won: npt.ArrayLike,
+    clicked: npt.ArrayLike,
+    win_rate: npt.ArrayLike,
+    sample_weight: npt.ArrayLike | None = None,
+) -> float:
+    """What to add to `log_odds` (n,) of all auctions that we bid in, so that their mean is that of their clicks.
+
+    Clicks are seen where we `won` (n,), mostly where we bid high, and often because we expected too much there: a model
+    that is right on impressions is too high on the traffic. An impression stands for 1 / `win_rate` auctions, the
+    chance (n,) that its bid had (Horvitz & Thompson 1952, normalised as by Hájek 1971); where that is below 1/30, for
+    30, and such auctions count less on the other side, too. The result is shrunk by N(0, 0.3²) as far as the clicks
+    are few. 0.0 without a click. All clicks count alike, old and new. Raises `DataError` for unequal lengths, NaN, no
+    rows.
+    """
+    s, click, weight = _checked(log_odds, clicked, sample_weight)
+    chance, shown = np.asarray(win_rate, dtype=np.float64), np.asarray(won, dtype=bool)
+    if chance.shape != s.shape or shown.shape != s.shape or not ((chance >= 0.0) & (chance <= 1.0)).all():
+        raise DataError(
+            f"a chance to win, from 0 to 1, and an outcome for each of {len(s)} auctions",
+            value=(chance.shape, shown.shape),
+            remedy="pass the win curve's win_rate of the logged bids",
+        )
+    stands_for = weight / np.maximum(chance, _LEAST_WIN_RATE)
+    clicks, others = (stands_for * click)[shown], (stands_for * (1.0 - click))[shown]
+    share = chance * stands_for
+    if not (clicks.any() and others.any() and share.any()):
+        return 0.0
+    p = float(np.average(_sigmoid(s), weights=share))
+    level = float(np.log(clicks.sum() / others.sum()) - np.log(p / (1.0 - p)))
+    variance = float((clicks**2).sum() / clicks.sum() ** 2)
+    return level * _SD_OF_TRAFFIC_LEVEL**2 / (_SD_OF_TRAFFIC_LEVEL**2 + variance)
 
 
 def calibrated(calibration: Calibration, log_odds: Doubles) -> Doubles:

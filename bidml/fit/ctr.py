@@ -22,6 +22,7 @@ from bidml.fit.calibration import (
     calibration_method,
     fit_calibration,
     fit_segment_offsets,
+    traffic_level,
 )
 from bidml.fit.encoding import Categories, Earlier, OtherFolds, Visibility, lookup_values
 from bidml.fit.ftrl import fit_ftrl
@@ -57,9 +58,13 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     booster_, columns_, intercept_, terms_ (tuple of `Lookup`: linear base, then segments), calibration_: the model.
     held_out_: `n_rows`, `events`, and of the calibrated model `log_loss`, `normalized_entropy`, `auc` on the held-out
         rows; `uncalibrated_ratio`: Σp / Σy there before calibration.
+    traffic_level_: what `fit_traffic_level` added to the log-odds; 0 before.
     dictionaries_: category → (keys kept, training rows pooled).
     leaks_: feature → AUC by itself, where that is alarming (a `LeakWarning`).
     """
+
+    calibration_: Calibration
+    traffic_level_: float
 
     def __init__(
         self,
@@ -126,6 +131,32 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ) -> Self:
         """`fit` to expected outcomes between 0 and 1, for those who know them only in probability (`fit.cvr`)."""
         return self._fit(X, checked_outcomes(y, len(X), soft=True), timestamp, sample_weight)
+
+    def fit_traffic_level(
+        self,
+        X: pd.DataFrame,
+        *,
+        won: npt.ArrayLike,
+        clicked: npt.ArrayLike,
+        win_rate: npt.ArrayLike,
+        sample_weight: npt.ArrayLike | None = None,
+    ) -> Self:
+        """Makes the level right for all auctions `X` (n rows) that we bid in, instead of for those that we won.
+
+        `win_rate` (n,): what a win curve says of the logged bids. See `calibration.traffic_level`; `fit` undoes it.
+        Raises `DataError` for arrays of other lengths.
+        """
+        before = self.traffic_level_
+        self.traffic_level_ = traffic_level(
+            self.predict_log_odds(X) - before,
+            won=won,
+            clicked=clicked,
+            win_rate=win_rate,
+            sample_weight=sample_weight,
+        )
+        c = self.calibration_
+        self.calibration_ = Calibration(c.positive, c.negative, c.shift - before + self.traffic_level_)
+        return self
 
     def predict_log_odds(self, X: pd.DataFrame) -> Doubles:
         """ln(p / (1 − p)), calibrated, (n,): what the artifact computes. Any rows will do: unseen categories are the
@@ -227,6 +258,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             margin = margin + lookup_values(offsets, raw[name])
             found = fit_calibration(margin, y, method=method, sample_weight=weight)
         self.held_out_ = _held_out_metrics(y, weight, uncalibrated, calibrated(found, margin))
+        self.traffic_level_ = 0.0
         shift = found.shift + log(self.negative_sampling_rate)
         self.calibration_ = Calibration(found.positive, found.negative, shift)
 

@@ -18,13 +18,14 @@ import pandas as pd
 
 from bidml import __version__
 from bidml.atomic import write_atomically
-from bidml.blueprint import Blueprint
+from bidml.blueprint import Blueprint, CtrBlueprint, WinBlueprint
 from bidml.certify import DEFAULT_EVALUATORS, Certificate, certify
 from bidml.contract import AuctionType
 from bidml.errors import ConfigError
 from bidml.export import model_bytes, write_model
 from bidml.features import RawColumns, raw_columns
 from bidml.fit import ClickModel, MarketPriceObservations, WinRateModel
+from bidml.fit.win_rate import curve_of
 from bidml.log import sample_weights, write_log
 from bidml.report import ReportData, html_report
 from bidml.score import Scorer
@@ -110,28 +111,16 @@ def train(
     return TrainingRun(out, metrics, certificate, len(data.train), len(data.test), data.test)
 
 
-def fit_models(config: TrainConfig, data: TrainingData, stages: Stages) -> Blueprint:
-    """The models that `config` names, fitted on the training side, with their provenance; no metrics yet."""
+def fit_models(
+    config: TrainConfig, data: TrainingData, stages: Stages, *, known_win: WinBlueprint | None = None
+) -> Blueprint:
+    """The models that `config` names, fitted on the training side, with their provenance; no metrics yet.
+
+    With a win curve, fitted here or `known_win`, the level of the CTR model is that of the traffic
+    (`ClickModel.fit_traffic_level`).
+    """
     log = data.train
     ctr = win = None
-    if ModelPart.CTR in config.models:
-        with stages("fit the CTR model"):
-            shown = log[log["won"]] if "won" in log else log
-            click_model = ClickModel(
-                data.spec,
-                preset=config.ctr.preset,
-                calibration=config.ctr.calibration,
-                negative_sampling_rate=config.ctr.negative_sampling_rate,
-                random_state=config.random_state,
-                n_jobs=config.n_threads,
-            )
-            click_model.fit(
-                shown,
-                shown["clicked"],
-                timestamp=shown.get("timestamp"),
-                sample_weight=sample_weights(shown),
-            )
-            ctr = click_model.to_blueprint()
     if ModelPart.WIN in config.models:
         with stages("fit the win curve"):
             win_model = WinRateModel(
@@ -143,6 +132,9 @@ def fit_models(config: TrainConfig, data: TrainingData, stages: Stages) -> Bluep
             )
             win_model.fit(log, MarketPriceObservations.from_log(log))
             win = win_model.to_blueprint()
+    if ModelPart.CTR in config.models:
+        with stages("fit the CTR model"):
+            ctr = _fit_clicks(config, data, win or known_win)
     return Blueprint(
         spec=data.spec,
         ctr=ctr,
@@ -158,6 +150,30 @@ def fit_models(config: TrainConfig, data: TrainingData, stages: Stages) -> Bluep
             "window": _window(data),
         },
     )
+
+
+def _fit_clicks(config: TrainConfig, data: TrainingData, win: WinBlueprint | None) -> CtrBlueprint:
+    log = data.train
+    shown = log[log["won"]] if "won" in log else log
+    model = ClickModel(
+        data.spec,
+        preset=config.ctr.preset,
+        calibration=config.ctr.calibration,
+        negative_sampling_rate=config.ctr.negative_sampling_rate,
+        random_state=config.random_state,
+        n_jobs=config.n_threads,
+    )
+    model.fit(shown, shown["clicked"], timestamp=shown.get("timestamp"), sample_weight=sample_weights(shown))
+    if win is not None:
+        curve = curve_of(win, raw_columns(log, data.spec))
+        model.fit_traffic_level(
+            log,
+            won=log["won"],
+            clicked=log["clicked"],
+            win_rate=curve.win_rate(log["bid_cpm"].to_numpy(dtype=np.float64)),
+            sample_weight=sample_weights(log),
+        )
+    return model.to_blueprint()
 
 
 def evaluate_models(

@@ -14,7 +14,7 @@ from bidml.blueprint import Blueprint, Calibration, CtrBlueprint, Head
 from bidml.bounds import check_blueprint
 from bidml.contract import Feature, FeatureKind, FeatureSpec
 from bidml.errors import ConfigError, DataError, ExportError
-from bidml.fit.calibration import calibrated, fit_calibration, fit_segment_offsets
+from bidml.fit.calibration import calibrated, fit_calibration, fit_segment_offsets, traffic_level
 from bidml.fit.encoding import Categories
 from bidml.metrics import calibration_ratio, expected_calibration_error, log_loss_from_log_odds
 from bidml.oracle import row_function
@@ -168,3 +168,54 @@ def test_chance_moves_no_segment() -> None:
 def test_bad_input_is_refused(call: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         call()
+
+
+def test_the_level_of_the_traffic_is_found_from_what_was_won() -> None:
+    """A model that is right where we won, because it knows nothing of what makes auctions both dear and poor, becomes
+    right where we bid; one that is right stays; and a sample of the losses says the same."""
+    rng = np.random.default_rng(0)
+    n = 400_000
+    rich = rng.random(n) < 0.3
+    pctr, win_rate = np.where(rich, 0.05, 0.01), np.where(rich, 0.6, 0.15)
+    won = rng.random(n) < win_rate
+    clicked = won & (rng.random(n) < pctr)
+    of_impressions = np.full(n, np.log(pctr[won].mean() / (1 - pctr[won].mean())))
+    level = traffic_level(of_impressions, won=won, clicked=clicked, win_rate=win_rate)
+    assert pctr[won].mean() / pctr.mean() > 1.4
+    assert sigmoid(of_impressions[0] + level) / pctr.mean() == pytest.approx(1.0, abs=0.05)
+    right = np.log(pctr / (1.0 - pctr))
+    assert traffic_level(right, won=won, clicked=clicked, win_rate=win_rate) == pytest.approx(0.0, abs=0.05)
+    kept = won | (rng.random(n) < 0.1)
+    of_sample = traffic_level(
+        of_impressions[kept],
+        won=won[kept],
+        clicked=clicked[kept],
+        win_rate=win_rate[kept],
+        sample_weight=np.where(won[kept], 1.0, 10.0),
+    )
+    assert of_sample == pytest.approx(level, abs=0.02)
+
+
+@given(held_out(), st.floats(0.0, 1.0), st.integers(0, 2**32))
+def test_a_level_is_finite_and_of_no_unit(
+    sample: tuple[np.ndarray, np.ndarray], lowest: float, seed: int
+) -> None:
+    """Whatever the rows and chances; without a click, or with nothing else, there is none."""
+    s, y = sample
+    rng = np.random.default_rng(seed)
+    won, chance = rng.random(len(s)) < 0.7, np.clip(rng.random(len(s)), lowest, 1.0)
+    clicked = (y == 1) & won
+    level = traffic_level(s, won=won, clicked=clicked, win_rate=chance)
+    assert np.isfinite(level)
+    if not clicked.any() or clicked[won].all():
+        assert level == 0.0
+    weighted = traffic_level(s, won=won, clicked=clicked, win_rate=chance, sample_weight=np.full(len(s), 3.0))
+    assert weighted == pytest.approx(level, abs=1e-9)
+
+
+def test_a_level_needs_a_chance_for_each_auction() -> None:
+    """Not more, not less, none above one."""
+    two = np.zeros(2)
+    for win_rate in ([0.5], [0.5, 1.5], [0.5, np.nan]):
+        with pytest.raises(DataError, match="a chance to win"):
+            traffic_level(two, won=[True, True], clicked=two, win_rate=win_rate)

@@ -68,9 +68,12 @@ def test_the_digest_sees_cells_and_names_but_not_the_order_of_columns() -> None:
 
 def test_samples_are_weighted_by_what_they_stand_for(tmp_path: Path) -> None:
     """Unclicked and lost rows kept at a rate stand for its inverse: both levels come out right on the whole log."""
+    from bidml.features import raw_columns
     from bidml.log import write_log
+    from bidml.score import Scorer
     from bidml.simulate import Market, simulate
     from bidml.train import parse_config, train
+    from bidml.train.evaluate import predict
 
     rng = np.random.default_rng(3)
     log = simulate(30_000, rng=rng, market=Market(base_ctr=0.05)).log
@@ -87,10 +90,15 @@ def test_samples_are_weighted_by_what_they_stand_for(tmp_path: Path) -> None:
         "features": [{"name": "app_bundle", "kind": "category", "source": "app.bundle"}],
         "n_threads": 1,
     }
-    found = train(parse_config(document), tmp_path / "run").metrics
-    assert 0.85 < found["ctr"]["model"]["calibration_ratio"] < 1.18
+    of_impressions = train(parse_config(document | {"models": ["ctr"]}), tmp_path / "ctr").metrics
+    assert 0.85 < of_impressions["ctr"]["model"]["calibration_ratio"] < 1.18
+    run = train(parse_config(document), tmp_path / "both")
     # unweighted: 1.20 to 1.31 in five worlds; the whole log: 0.99 to 1.05
-    assert 0.9 < found["win"]["model"]["calibration_ratio"] < 1.1
+    assert 0.9 < run.metrics["win"]["model"]["calibration_ratio"] < 1.1
+    scorer = Scorer.load(run.artifact)
+    pctr = predict(scorer, raw_columns(run.test, scorer.blueprint.spec)).pctr
+    assert pctr is not None
+    assert pctr.mean() / run.test["true_pctr"].mean() == pytest.approx(1.0, abs=0.15)  # of the traffic
 
 
 def test_what_is_sampled_while_reading_is_judged_as_the_whole(tmp_path: Path) -> None:
