@@ -215,7 +215,7 @@ class _Job:
 def job_code_digest() -> str:
     """SHA-256 of bidml's and training's sources, as this process found them first."""
     digest = hashlib.sha256(f"{__version__} {code_digest()}".encode())
-    for path in sorted(Path(__file__).resolve().parent.glob("*.py")):
+    for path in sorted(Path(__file__).resolve().parent.rglob("*.py")):
         digest.update(path.name.encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -240,7 +240,9 @@ def _alone_in(out: Path) -> Iterator[None]:
 
 def main(
     config: Annotated[Path, typer.Option(help="A TOML file: docs/retraining.md.")],
-    window: Annotated[str, typer.Option(help="FIRST/LAST, both included: 2026-11-01/2026-11-07.")],
+    window: Annotated[
+        str, typer.Option(help="FIRST/LAST, both included: 2026-11-01/2026-11-07, or last-7-days.")
+    ],
     out: Annotated[Path, typer.Option(help="Where runs, stages and status.json go.")] = Path("runs/retrain"),
     dry_run: Annotated[bool, typer.Option(help="Judge, and do not publish.")] = False,
 ) -> None:

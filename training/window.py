@@ -25,8 +25,11 @@ class Window:
     last: date
 
     @classmethod
-    def parse(cls, text: str) -> Window:
-        """FIRST/LAST or one day, as YYYY-MM-DD; raises `ConfigError`."""
+    def parse(cls, text: str, *, today: date | None = None) -> Window:
+        """FIRST/LAST or one day, as YYYY-MM-DD, or last-N-days: those before `today` (UTC). Raises `ConfigError`."""
+        if recent := re.fullmatch(r"last-([1-9]\d{0,3})-days", text):
+            yesterday = (today or datetime.now(UTC).date()) - timedelta(days=1)
+            text = f"{yesterday - timedelta(days=int(recent[1]) - 1)}/{yesterday}"
         first, slash, last = text.partition("/")
         try:
             window = cls(_day(first), _day(last) if slash else _day(first))
@@ -34,9 +37,9 @@ class Window:
             window = None
         if window is None or not timedelta(0) <= window.last - window.first < timedelta(days=_MAX_DAYS):
             raise ConfigError(
-                f"a window is FIRST/LAST, at most {_MAX_DAYS} days",
+                f"a window is FIRST/LAST or last-N-days, at most {_MAX_DAYS} days",
                 value=text,
-                remedy="for example 2026-11-01/2026-11-07",
+                remedy="for example 2026-11-01/2026-11-07, last-7-days",
             )
         return window
 

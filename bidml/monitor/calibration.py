@@ -116,7 +116,9 @@ class CalibrationGuard:
             alarm = "over"
         observed = ratio_sequence(self._clicks, share, confidence=self._confidence)
         ratio = _inverse(observed)
-        return Reading(self._clicks, float(share), ratio.value, ratio.low, ratio.high, alarm)
+        return Reading(
+            self._clicks, float(share), float(ratio.value), float(ratio.low), float(ratio.high), alarm
+        )
 
     def _expected(self, p: Doubles, age: Doubles) -> npt.NDArray[np.float64]:
         """(integrated hazard, p·G), summed."""

@@ -19,9 +19,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 from scipy import optimize, special
 
-from bidml.features import Doubles
 from bidml.metrics import Interval
 
 _SHAPE: Final = 10.0  # of the gamma mixture, mean 1: alternatives of some 30 %, where alarms matter
@@ -105,7 +105,7 @@ def mean_sequence(
 
 
 def assigned_difference(
-    outcomes: Doubles, is_treated: Doubles, *, share: float, confidence: float, tightest_at: float
+    outcomes: npt.ArrayLike, is_treated: npt.ArrayLike, *, share: float, confidence: float, tightest_at: float
 ) -> Interval:
     """Mean of the treated minus that of the others, a confidence sequence; shape (n,), in order of time.
 

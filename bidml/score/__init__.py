@@ -6,6 +6,7 @@ bid_cpm = scorer.bid(request, line)  # 0.0 = no bid
 """
 
 from bidml.contract import NoBidReason
+from bidml.score.canary import Canary, CanaryLine
 from bidml.score.decision_log import DecisionLog
 from bidml.score.explanation import Explanation
 from bidml.score.following import FollowedLine, Following, follow
@@ -15,6 +16,8 @@ from bidml.score.staleness import Staleness
 from bidml.score.telemetry import LogHistogram, Telemetry
 
 __all__ = [
+    "Canary",
+    "CanaryLine",
     "DecisionLog",
     "Explanation",
     "FollowedLine",
