@@ -55,7 +55,8 @@ $(VENV)/.built: $(VENV)/.installed $(NATIVE_SOURCES)
 
 lock:
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	  --extra train --extra mlflow --extra monitor --extra dev pyproject.toml --output-file requirements/dev.lock
+	  --extra train --extra mlflow --extra monitor --extra dev --extra docs pyproject.toml \
+	  --output-file requirements/dev.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  requirements/ort-min.in --output-file requirements/ort-min.lock
 

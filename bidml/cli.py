@@ -1,4 +1,4 @@
-"""The command line: `bidml join | train | export | verify | score | explain | replay | cost | inspect | demo`.
+"""`bidml join | train | evaluate | export | verify | inspect | score | explain | replay | cost | demo`.
 
 Exit codes: 0 ok, 2 configuration, 3 data, 4 refused on purpose; an error says rule, value and remedy on stderr.
 Everything heavy is imported by the command that needs it, so that `--help` is quick.
@@ -157,6 +157,32 @@ def train(
         return
     console.tables(result.metrics, currency=_currency(result.artifact))
     console.files({"artifact": result.artifact, "report": result.report})
+
+
+@app.command()
+def evaluate(
+    artifact: Artifact,
+    config: Annotated[Path | None, typer.Option(help="A TOML file, as for train: log and pricing.")] = None,
+    log: Annotated[list[Path] | None, typer.Option(help="A log file or folder; may be repeated.")] = None,
+    format: Annotated[str | None, typer.Option(help="ipinyou, parquet, csv or openrtb.")] = None,
+    out: Annotated[Path, typer.Option(help="The run directory.")] = Path("runs/evaluate"),
+    value_per_click: Annotated[float | None, typer.Option(help="Where the log has none.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Judge an artifact on every auction of a log; write metrics, report and model card."""
+    from bidml.console import Console
+    from bidml.train import evaluate as run
+    from bidml.train.settings import config_from_options
+
+    settings = config_from_options(config, log=log, format=format, value_per_click=value_per_click)
+    console = Console(quiet=as_json)
+    with console.progress() as stages, _readable(artifact):
+        result = run(artifact, settings, out, stages=stages)
+    if as_json:
+        typer.echo(json.dumps({"report": str(result.report), "metrics": result.metrics}, indent=1))
+        return
+    console.tables(result.metrics, currency=result.currency)
+    console.files({"report": result.report})
 
 
 @app.command()

@@ -25,7 +25,8 @@ from bidml.score import LineItem, Scorer
 from bidml.simulate import Simulation, Truth, simulate
 from bidml.train.code import code_digest
 from bidml.train.config import TrainConfig, parse_config
-from bidml.train.run import ARTIFACT, REPORT, Stages, train
+from bidml.train.report_files import REPORT, Stages
+from bidml.train.run import ARTIFACT, train
 
 SEED: Final = 20261125
 CAP_CPM: Final = 200.0

@@ -21,6 +21,29 @@ def measure_latency(
 
     One thread; each call is timed alone. Shared machines add their noise to the upper percentiles.
     """
+    bids, nulls = _timed(scorer, requests, line, seconds)
+    floor = _percentile(nulls, 50.0)
+    return {
+        "n_calls": len(bids),
+        "bid(request, line)": {
+            name: (_percentile(bids, percent) - floor) / 1e3 for name, percent in _PERCENTILES
+        },
+    }
+
+
+def latency_samples_us(
+    scorer: Scorer, requests: Sequence[Mapping[str, Any]], line: LineItem, *, seconds: float = 1.0
+) -> list[float]:
+    """The times behind `measure_latency`, µs, one per call: for a histogram."""
+    bids, nulls = _timed(scorer, requests, line, seconds)
+    floor = _percentile(nulls, 50.0)
+    return [max(nanoseconds - floor, 0.0) / 1e3 for nanoseconds in bids]
+
+
+def _timed(
+    scorer: Scorer, requests: Sequence[Mapping[str, Any]], line: LineItem, seconds: float
+) -> tuple[list[int], list[int]]:
+    """Nanoseconds of each bid, and of each empty call between them."""
     for request in requests:
         scorer.bid(request, line)
     bids: list[int] = []
@@ -36,13 +59,7 @@ def measure_latency(
             _time_calls(scorer.bid, turn, line, bids)
     finally:
         gc.enable()
-    floor = _percentile(nulls, 50.0)
-    return {
-        "n_calls": len(bids),
-        "bid(request, line)": {
-            name: (_percentile(bids, percent) - floor) / 1e3 for name, percent in _PERCENTILES
-        },
-    }
+    return bids, nulls
 
 
 def _null(request: object, line: object) -> float:

@@ -106,18 +106,28 @@ def calibration_ratio(
     return _sum(p, w) / observed
 
 
-def calibration_ratio_interval(y: npt.ArrayLike, p: npt.ArrayLike, *, confidence: float = 0.95) -> Interval:
+def calibration_ratio_interval(
+    y: npt.ArrayLike,
+    p: npt.ArrayLike,
+    *,
+    sample_weight: npt.ArrayLike | None = None,
+    confidence: float = 0.95,
+) -> Interval:
     """`calibration_ratio` with the exact Poisson interval of the number of events (Garwood 1936).
 
     The events are the only noise: `(Σp / upper, Σp / lower)`. Without an event the ratio and its upper end are
-    infinite.
+    infinite. Weighted events count as (Σw)² / Σw² equal ones (Kish).
 
     >>> found = calibration_ratio_interval([1] * 100 + [0] * 900, [0.1] * 1000)
     >>> f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
     '1.000 [0.822, 1.229]'
     """
-    y, p, _ = _checked(y, p, None, low=0.0, high=1.0)
-    return _ratio_interval(float(p.sum()), float(y.sum()), confidence)
+    y, p, w = _checked(y, p, sample_weight, low=0.0, high=1.0)
+    predicted, observed = _sum(p, w), _sum(y, w)
+    if w is None or observed == 0.0:
+        return _ratio_interval(predicted, observed, confidence)
+    n_events = observed**2 / float((y * w**2).sum())
+    return _ratio_interval(predicted / observed * n_events, n_events, confidence)
 
 
 def auc(y: npt.ArrayLike, score: npt.ArrayLike) -> float:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from bidml.atomic import write_atomically
 from bidml.errors import RefusedError
 from bidml.score.publication import Publication, Release, read_release
-from bidml.train.run import Stages
+from bidml.train.report_files import Stages
 from training.config import RetrainConfig
 from training.gate import Verdict, judge
 from training.publication import publish_bytes
@@ -18,6 +19,9 @@ from training.tracking import Tracking
 from training.window import Window
 
 GATE: Final = "gate.json"
+
+Report = Callable[[Verdict | None, bytes | None], None]
+"""Writes the report of a verdict, beside the champion's artifact; None: nothing was judged, there is no champion."""
 
 
 class Decision:
@@ -37,6 +41,7 @@ class Decision:
         artifact: bytes,
         champion: Publication | None,
         test: Any,
+        report: Report,
         *,
         key: bytes | None,
         dry_run: bool,
@@ -46,11 +51,12 @@ class Decision:
         current = champion.current if champion else None
         generation = current.generation if current else None
         if current is not None and current.sha256 == sha256:
+            report(None, None)
             self._tell(sha256)  # a job that died after publishing may not have
             self._register(sha256)
             self._crown(sha256)
             return False, generation
-        self._judge(artifact, sha256, current, test)
+        self._judge(artifact, sha256, current, test, report)
         if self._config.publish is None or dry_run:
             return False, generation
         self._register(sha256)
@@ -66,13 +72,16 @@ class Decision:
         self._crown(sha256)
         return True, made.current.generation
 
-    def _judge(self, artifact: bytes, sha256: str, current: Release | None, test: Any) -> None:
+    def _judge(
+        self, artifact: bytes, sha256: str, current: Release | None, test: Any, report: Report
+    ) -> None:
         config = self._config
         champion = read_release(config.publish.folder, current) if current and config.publish else None
         with self._announce("judge against the champion"):
             verdict = judge(artifact, champion, test, config.gate, pricing=config.train.pricing)
         text = json.dumps(verdict.to_json(), indent=1, sort_keys=True)
         write_atomically(self._folder / GATE, text.encode() + b"\n")
+        report(verdict, champion)
         self._tell(sha256, refused=not verdict.promoted)
         refuse(verdict)
 

@@ -1,6 +1,6 @@
 """`python -m training.retrain --config FILE --window FIRST/LAST`: from a window of logs to a published model, or not.
 
-Complete? → read → drift → fit → evaluate, export, certify → report → gate → publish. Each stage is kept under the
+Complete? → read → drift → fit → evaluate, export, certify → gate → report → publish. Each stage is kept under the
 digest of its inputs, of the configuration it reads and of the code: a job that was killed, run again, repeats only
 what is missing, and ends with the same bytes. A refusal names its reasons and changes nothing.
 """
@@ -27,10 +27,12 @@ from bidml.export import write_model
 from bidml.score.publication import Publication, read_publication
 from bidml.train.code import code_digest
 from bidml.train.config import ModelPart
-from bidml.train.run import Stages
+from bidml.train.prepare import TrainingData
+from bidml.train.report_files import Stages
 from training.command import key_in, run
 from training.config import RetrainConfig, load_retrain_config
 from training.decision import Decision
+from training.gate import Verdict
 from training.intake import Intake, wait_for_files
 from training.stages import Stage, Workshop
 from training.status import Status
@@ -147,21 +149,18 @@ class _Job:
         )
         said = sorted(w for stage in (drift, *parts.values()) for w in stage.json(ALARMS)["warnings"])
         left_out = read.json(DATA)
-        report = self._workshop.run(
-            "report",
-            {"model": model.digest, "left_out": left_out, "said": said, "window": str(self._window)},
-            lambda folder: write_report(model, data, left_out, said, f"bidml: {self._window}", folder),
-            says="write report and model card",
-        )
         self._collect({DATA: read, QUARANTINE: read, PROFILE: drift, METRICS: model, CERTIFICATE: model})
-        self._collect(
-            dict.fromkeys((REPORT, CARD, *(path.name for path in report.folder.glob("*.svg"))), report)
-        )
         self._write("config.json", config.model_dump(mode="json"))
         artifact = (model / MODEL).read_bytes()
+        was_there = self._holds(artifact)
         sha256 = write_model(artifact, self._folder / MODEL)
         decision = Decision(config, self._window, self._out, self._folder, self._announce)
-        published, generation = decision.on(artifact, champion, data.test, key=key, dry_run=dry_run)
+
+        def report(verdict: Verdict | None, rival: bytes | None) -> None:
+            if verdict is not None or not was_there:
+                self._report(model, data, drift, left_out, said, verdict, rival)
+
+        published, generation = decision.on(artifact, champion, data.test, report, key=key, dry_run=dry_run)
         self._remember_profile(sha256, drift)
         self._workshop.forget_old()
         done = tuple((name, stage.was_there) for name, stage in self._workshop.done)
@@ -181,6 +180,44 @@ class _Job:
             inputs,
             lambda folder: read_window(config, self._window, intake, folder),
             says="read and check the log",
+        )
+
+    def _holds(self, artifact: bytes) -> bool:
+        """Whether the run directory has this very artifact with its report, from an earlier run."""
+        model = self._folder / MODEL
+        return (self._folder / REPORT).exists() and model.exists() and model.read_bytes() == artifact
+
+    def _report(
+        self,
+        model: Stage,
+        data: TrainingData,
+        drift: Stage,
+        left_out: dict[str, Any],
+        said: list[str],
+        verdict: Verdict | None,
+        champion: bytes | None,
+    ) -> None:
+        checks = verdict.to_json()["checks"] if verdict is not None else []
+        inputs = {
+            "model": model.digest,
+            "drift": drift.digest,
+            "left_out": left_out,
+            "said": said,
+            "window": str(self._window),
+            "checks": checks,
+            "champion": hashlib.sha256(champion).hexdigest() if champion else None,
+        }
+        train, title = self._config.train, f"bidml: {self._window}"
+        report = self._workshop.run(
+            "report",
+            inputs,
+            lambda folder: write_report(
+                model, train, data, drift, left_out, said, title, folder, checks=checks, champion=champion
+            ),
+            says="write report and model card",
+        )
+        self._collect(
+            dict.fromkeys((REPORT, CARD, *(path.name for path in report.folder.glob("*.svg"))), report)
         )
 
     def _profile_of(self, champion: Publication | None) -> Mapping[str, Any] | None:

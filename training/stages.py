@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from bidml.train.run import Stages
+from bidml.train.report_files import Stages
 
 _LIST: Final = "stage.json"
 _KEPT: Final = 3

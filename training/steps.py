@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,18 +21,18 @@ from bidml.fit import LeakWarning
 from bidml.log import QuarantineReport, ReadingReport, write_log
 from bidml.log.conform import conform
 from bidml.log.tables import read_parquet
-from bidml.report import ReportData, html_report, plot_files
+from bidml.report import ReportData, html_report, model_card, plot_files
 from bidml.score import Scorer
 from bidml.score.reader import parse_artifact
 from bidml.self_check import self_check_of
+from bidml.train.assess import estimates_of, evaluate_models
 from bidml.train.config import ModelPart, TrainConfig
-from bidml.train.evaluate import predict
 from bidml.train.prepare import TrainingData, check, read, training_data
-from bidml.train.run import evaluate_models, fit_models, self_check_sample
+from bidml.train.run import fit_models, self_check_sample
 from training.config import AlarmConfig, RetrainConfig
 from training.drift import Profile, drift, profile_of, refuse_drift
+from training.duel import duel_of
 from training.intake import Intake, one_copy
-from training.model_card import model_card
 from training.stages import Stage
 from training.window import Window
 
@@ -155,7 +156,7 @@ def make_model(
     columns = raw_columns(data.test, data.spec)
     sample = self_check_sample(columns)
     draft = Scorer(parse_artifact(model_bytes(blueprint, self_check_of(blueprint, sample))))
-    metrics, _ = evaluate_models(draft, config, data, columns, None)
+    metrics, _ = evaluate_models(draft, config, data.test, columns, None)
     refuse_too_good(metrics, alarms)
     blueprint = replace(blueprint, metrics=metrics)
     model = model_bytes(blueprint, self_check_of(blueprint, sample))
@@ -177,13 +178,24 @@ def refuse_too_good(metrics: dict[str, Any], alarms: AlarmConfig) -> None:
 
 
 def write_report(
-    model: Stage, data: TrainingData, left_out: dict[str, Any], said: list[str], title: str, out: Path
+    model: Stage,
+    config: TrainConfig,
+    data: TrainingData,
+    drift: Stage,
+    left_out: dict[str, Any],
+    said: list[str],
+    title: str,
+    out: Path,
+    *,
+    checks: Sequence[Mapping[str, Any]] = (),
+    champion: bytes | None = None,
 ) -> None:
-    """report.html, its plots (*.svg) and model_card.md of an artifact."""
+    """report.html, its plots (*.svg), model_card.md; with the gate's `checks`, and beside the `champion`."""
     artifact = parse_artifact((model / MODEL).read_bytes())
     blueprint = artifact.blueprint
     certificate = Certificate(**model.json(CERTIFICATE))
-    predictions = predict(Scorer(artifact), raw_columns(data.test, data.spec))
+    predictions = estimates_of(Scorer(artifact), config, data.test, raw_columns(data.test, data.spec))
+    moved = drift.json(ALARMS)["drift"]
     report = ReportData(
         title=title,
         currency=blueprint.currency,
@@ -194,6 +206,12 @@ def write_report(
         test=data.test,
         pctr=predictions.pctr,
         curve=predictions.curve,
+        value_cpm=predictions.value_cpm,
+        bid_cpm=predictions.bid_cpm,
+        train=data.train,
+        psi=moved["psi"] if moved else {},
+        checks=checks,
+        duel=duel_of((model / MODEL).read_bytes(), champion, data.test, config) if champion else None,
     )
     (out / REPORT).write_text(html_report(report))
     for name, text in plot_files(report).items():

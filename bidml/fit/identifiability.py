@@ -148,6 +148,7 @@ def _out_of_fold_mean(
         categories = Categories.of(feature.name, raw[feature.name], min_count=2)
         values.append(effect_column(categories, evidence, OtherFolds(folds)).values)
     matrix = np.column_stack(values)
+    matrix = matrix[:, ~np.isnan(matrix).all(axis=0)]  # a feature that the log never has says nothing
     found = np.full(len(y), mean)
     if not (np.nanmax(matrix, axis=0) > np.nanmin(matrix, axis=0)).any():
         return found

@@ -4,38 +4,21 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+import re
+from typing import Final
 
 import jinja2
 import matplotlib as mpl
-import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from bidml.certify import Certificate
-from bidml.features import Doubles
-from bidml.log import price_loss
-from bidml.pricing import WinCurve
-from bidml.report import plots
-from bidml.report.curves import quantile_bins
+from bidml.report.data import ReportData
+from bidml.report.figures import figures_of
+from bidml.report.plots.style import DARK
+from bidml.report.summary import summary_of
 from bidml.report.tables import tables_of
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ReportData:
-    """What a report is made of. `test` is the held-out log; `pctr` (n_test,) and `curve` belong to it."""
-
-    title: str
-    currency: str
-    metrics: Mapping[str, Any]
-    provenance: Mapping[str, Any]
-    quarantine: Mapping[str, Any]
-    certificate: Certificate
-    test: pd.DataFrame
-    pctr: Doubles | None = None
-    curve: WinCurve | None = None
+_COLOURS: Final = re.compile("|".join(DARK), re.IGNORECASE)
 
 
 def html_report(data: ReportData) -> str:
@@ -49,8 +32,15 @@ def html_report(data: ReportData) -> str:
     )
     return environment.get_template("report.html.j2").render(
         title=data.title,
+        light={_variable(colour): colour for colour in DARK},
+        dark={_variable(colour): dark for colour, dark in DARK.items()},
+        summary=summary_of(data.metrics, data.certificate, data.quarantine, data.checks, data.currency),
+        checks=data.checks,
         tables=tables_of(data.metrics, currency=data.currency),
-        figures=[svg(figure) for figure in _figures(data).values()],
+        sections=[
+            (title, [(svg(d.figure), d.caption) for d in drawings])
+            for title, drawings in figures_of(data).items()
+        ],
         quarantine=data.quarantine,
         certificate=data.certificate,
         provenance=json.dumps(data.provenance, indent=1, sort_keys=True),
@@ -60,39 +50,27 @@ def html_report(data: ReportData) -> str:
 def plot_files(data: ReportData) -> dict[str, str]:
     """The report's figures as files: name.svg → its text."""
     head = '<?xml version="1.0" encoding="utf-8"?>\n'
-    return {f"{name}.svg": head + svg(figure) for name, figure in _figures(data).items()}
+    return {
+        f"{drawing.name}.svg": head + _svg(drawing.figure, transparent=False)
+        for drawings in figures_of(data).values()
+        for drawing in drawings
+    }
 
 
 def svg(figure: Figure) -> Markup:
-    """The figure as an inline SVG element; text stays text."""
+    """The figure as an inline SVG element; text stays text, colours become variables of the page."""
+    element = _COLOURS.sub(lambda found: f"var({_variable(found[0])})", _svg(figure, transparent=True))
+    return Markup(element)  # the drawing is ours; its labels were escaped by matplotlib
+
+
+def _svg(figure: Figure, *, transparent: bool) -> str:
     text = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": "bidml", "svg.fonttype": "none"}):
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    title = figure.axes[0].get_title(loc="left") if figure.axes else ""
+    with mpl.rc_context({"svg.hashsalt": f"bidml {title}", "svg.fonttype": "none"}):
+        figure.savefig(text, format="svg", transparent=transparent, metadata={"Date": None, "Creator": None})
     _, _, element = text.getvalue().partition("<svg")
-    return Markup("<svg" + element)  # the drawing is ours; its labels were escaped by matplotlib
+    return "<svg" + element
 
 
-def _figures(data: ReportData) -> dict[str, Figure]:
-    figures: dict[str, Figure] = {}
-    test = data.test
-    won = test["won"].to_numpy(dtype=bool) if "won" in test else None
-    if data.pctr is not None:
-        shown = slice(None) if won is None else won
-        p = data.pctr[shown]
-        clicked = test["clicked"].to_numpy(dtype=bool)[shown]
-        figures["reliability_of_pctr"] = plots.reliability(quantile_bins(p, clicked, p))
-    if data.curve is not None and won is not None:
-        counts = won | price_loss(test).to_numpy(dtype=bool)
-        bid = test["bid_cpm"].to_numpy(dtype=float)[counts]
-        predicted = data.curve[counts].win_rate(bid)
-        figures["win_rate_by_bid"] = plots.win_rate_by_bid(
-            quantile_bins(bid, won[counts], predicted), currency=data.currency
-        )
-        figures["reliability_of_win_rate"] = plots.reliability(
-            quantile_bins(predicted, won[counts], predicted), what="win rate"
-        )
-    if "money" in data.metrics:
-        figures["surplus_of_policies"] = plots.surplus_of_policies(
-            data.metrics["money"], currency=data.currency
-        )
-    return figures
+def _variable(colour: str) -> str:
+    return f"--c{colour.lower().lstrip('#')}"

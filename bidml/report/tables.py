@@ -23,6 +23,7 @@ _SCORES: Final[Mapping[str, tuple[str, str]]] = {
     "calibration_ratio": ("calibration ratio", ".4f"),
     "auc": ("AUC", ".4f"),
 }
+_MOST_FEATURES: Final = 10
 _LATENCIES: Final = ("p10", "p50", "p99", "p99.9")
 
 
@@ -32,6 +33,7 @@ def tables_of(metrics: Mapping[str, Any], *, currency: str) -> list[Table]:
         "ctr": _ctr,
         "win": _win,
         "money": lambda money: _money(money, currency, str(metrics.get("market", ""))),
+        "importance": lambda found: _importance(found, currency),
         "decisions": _decisions,
         "latency": _latency,
     }
@@ -89,6 +91,16 @@ def _money(policies: Mapping[str, Mapping[str, float]], currency: str, market: s
         tuple(rows),
         f"market: {market}; the shade is the best in hindsight",
     )
+
+
+def _importance(found: Mapping[str, Any], currency: str) -> Table:
+    features = sorted(found["features"].items(), key=lambda item: -item[1]["loss_cpm"])
+    rows = tuple(
+        (name, f"{scores['loss_cpm']:.4f} ± {scores['loss_ci95_cpm']:.4f}")
+        for name, scores in features[:_MOST_FEATURES]
+    )
+    note = f"on {found['n_rows']:,} held-out auctions; judged by {found['judge']}"
+    return Table("Surplus lost when a feature is shuffled", ("", f"{currency} / 1000 auctions"), rows, note)
 
 
 def _latency(latency: Mapping[str, Any]) -> Table:

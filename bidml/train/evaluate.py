@@ -20,7 +20,6 @@ from bidml.contract import AuctionType
 from bidml.features import Doubles, RawColumns
 from bidml.log import price_loss, sample_weights
 from bidml.pricing import WinCurve
-from bidml.replay import Predictions as Predictions
 from bidml.replay import predict as predict
 from bidml.score import Scorer
 
@@ -74,6 +73,16 @@ class KnownPrices:
         return np.maximum(self.market_price_cpm, self.floor_cpm)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Estimates:
+    """What the artifact says of n auctions, (n,): as `Predictions`; and, where it can bid, value and bid in CPM."""
+
+    pctr: Doubles | None
+    curve: WinCurve | None
+    value_cpm: Doubles | None = None
+    bid_cpm: Doubles | None = None
+
+
 def evaluate_ctr(pctr: Doubles, log: pd.DataFrame) -> dict[str, dict[str, float]]:
     """Scores of the model, the base rate and (where `true_pctr` is known) the truth, on the won rows of `log`."""
     won = log["won"].to_numpy(dtype=bool) if "won" in log else np.ones(len(log), dtype=bool)
@@ -85,15 +94,7 @@ def evaluate_ctr(pctr: Doubles, log: pd.DataFrame) -> dict[str, dict[str, float]
     }
     if "true_pctr" in log:
         contenders["truth"] = log["true_pctr"].to_numpy(dtype=np.float64)[won]
-    return {
-        name: {
-            "log_loss": metrics.log_loss(clicked, p, sample_weight=weights),
-            "normalized_entropy": metrics.normalized_entropy(clicked, p, sample_weight=weights),
-            "calibration_ratio": metrics.calibration_ratio(clicked, p, sample_weight=weights),
-            "auc": metrics.auc(clicked, p),
-        }
-        for name, p in contenders.items()
-    }
+    return {name: _scores(clicked, p, weights) for name, p in contenders.items()}
 
 
 def evaluate_win(
@@ -111,14 +112,18 @@ def evaluate_win(
     }
     if market is not None and not isinstance(market, KnownPrices):
         contenders["truth"] = market.win_rate(bid)
+    return {name: _scores(y, p[counts], weights) for name, p in contenders.items()}
+
+
+def _scores(y: npt.NDArray[np.bool_], p: Doubles, weights: Doubles | None) -> dict[str, float]:
+    ratio = metrics.calibration_ratio_interval(y, p, sample_weight=weights)
     return {
-        name: {
-            "log_loss": metrics.log_loss(y, p[counts], sample_weight=weights),
-            "normalized_entropy": metrics.normalized_entropy(y, p[counts], sample_weight=weights),
-            "calibration_ratio": metrics.calibration_ratio(y, p[counts], sample_weight=weights),
-            "auc": metrics.auc(y, p[counts]),
-        }
-        for name, p in contenders.items()
+        "log_loss": metrics.log_loss(y, p, sample_weight=weights),
+        "normalized_entropy": metrics.normalized_entropy(y, p, sample_weight=weights),
+        "calibration_ratio": ratio.value,
+        "calibration_low": ratio.low,
+        "calibration_high": ratio.high,
+        "auc": metrics.auc(y, p),
     }
 
 
@@ -130,6 +135,16 @@ class Terms:
     floor_cpm: Doubles
     cap_cpm: Doubles
     auction_type: Doubles
+
+    def __getitem__(self, rows: npt.NDArray[np.int64]) -> Terms:
+        """The terms of some rows."""
+        return Terms(
+            self.value_per_click[rows], self.floor_cpm[rows], self.cap_cpm[rows], self.auction_type[rows]
+        )
+
+    @property
+    def is_second_price(self) -> npt.NDArray[np.bool_]:
+        return np.asarray(self.auction_type == float(AuctionType.SECOND_PRICE))
 
 
 def terms_of(
@@ -151,32 +166,38 @@ def terms_of(
     return Terms(value, floor, np.full(n, 1e6 if cap_cpm is None else cap_cpm), at)
 
 
+def bids_of(scorer: Scorer, columns: RawColumns, terms: Terms) -> Doubles:
+    """What the artifact bids on these terms without pacing, (n,), CPM; 0 = no bid."""
+    n = len(terms.value_per_click)
+    found = {"bid_cpm": array("d", bytes(8 * n))}
+    prices = {
+        "value_per_click": terms.value_per_click,
+        "floor_cpm": terms.floor_cpm,
+        "cap_cpm": terms.cap_cpm,
+        "pacing_multiplier": 1.0,
+        "auction_type": terms.auction_type,
+    }
+    scorer.score_many({**columns, **prices}, found)
+    return np.frombuffer(found["bid_cpm"])
+
+
+def true_value_cpm(log: pd.DataFrame, pctr: Doubles, terms: Terms) -> Doubles:
+    """What an impression is worth, (n,), CPM: by `true_pctr` where the log knows it, else by the model's `pctr`."""
+    true_pctr = log["true_pctr"].to_numpy(dtype=np.float64) if "true_pctr" in log else pctr
+    return 1000.0 * true_pctr * terms.value_per_click
+
+
 def evaluate_money(
-    scorer: Scorer, columns: RawColumns, log: pd.DataFrame, terms: Terms, market: Market
+    pctr: Doubles, bid_cpm: Doubles, log: pd.DataFrame, terms: Terms, market: Market
 ) -> dict[str, dict[str, float]]:
     """Surplus of policies in the same auctions: ours, the oracle, truthful bidding, the best constant shade.
 
-    The value of an impression is 1000 · true_pctr · value_per_click where the truth is known, else with the model's
-    pctr; shading and truthful policies use the model's pctr as the bidder would. Per policy:
-    `surplus_cpm` (per 1,000 auctions, with `surplus_ci95_cpm`, half a 95 % interval), `of_oracle`, `win_rate`,
-    `spend_cpm`, `mean_bid_cpm`. The best constant shade is chosen on these very auctions, in hindsight.
+    `pctr` and `bid_cpm` (n,) are the artifact's. The value of an impression is `true_value_cpm`; shading and truthful
+    policies use the model's pctr as the bidder would. Per policy: `surplus_cpm` (per 1,000 auctions, with
+    `surplus_ci95_cpm`, half a 95 % interval), `of_oracle`, `win_rate`, `spend_cpm`, `mean_bid_cpm`. The best constant
+    shade is chosen on these very auctions, in hindsight.
     """
-    n = len(log)
-    found = {name: array("d", bytes(8 * n)) for name in ("bid_cpm", "pctr")}
-    scorer.score_many(
-        {
-            **columns,
-            "value_per_click": terms.value_per_click,
-            "floor_cpm": terms.floor_cpm,
-            "cap_cpm": terms.cap_cpm,
-            "pacing_multiplier": 1.0,
-            "auction_type": terms.auction_type,
-        },
-        found,
-    )
-    ours, pctr = np.frombuffer(found["bid_cpm"]), np.frombuffer(found["pctr"])
-    true_pctr = log["true_pctr"].to_numpy(dtype=np.float64) if "true_pctr" in log else pctr
-    value = 1000.0 * true_pctr * terms.value_per_click
+    value = true_value_cpm(log, pctr, terms)
     believed = 1000.0 * pctr * terms.value_per_click
     judge = _Judge(value, market, sample_weights(log))
     shades = [judge(_constant_shade(believed, shade, terms)) for shade in _SHADES]
@@ -184,7 +205,7 @@ def evaluate_money(
     oracle = judge(market.oracle_bid_cpm(value))
     policies = {
         "oracle": oracle,
-        "bidml": judge(ours),
+        "bidml": judge(bid_cpm),
         "best constant shade": {**shades[best], "shade": float(_SHADES[best])},
         "truthful": judge(_constant_shade(believed, 1.0, terms)),
     }

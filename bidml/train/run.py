@@ -6,10 +6,8 @@ Everything is computed first; files appear at the end, each by rename, the artif
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,43 +15,25 @@ import numpy as np
 import pandas as pd
 
 from bidml import __version__
-from bidml.atomic import write_atomically
 from bidml.blueprint import Blueprint, CtrBlueprint, WinBlueprint
 from bidml.certify import DEFAULT_EVALUATORS, Certificate, certify
-from bidml.contract import AuctionType
 from bidml.errors import ConfigError
 from bidml.export import model_bytes, write_model
 from bidml.features import RawColumns, raw_columns
 from bidml.fit import ClickModel, MarketPriceObservations, WinRateModel
 from bidml.fit.win_rate import curve_of
-from bidml.log import sample_weights, write_log
-from bidml.report import ReportData, html_report
+from bidml.log import sample_weights
 from bidml.score import Scorer
 from bidml.score.reader import parse_artifact
 from bidml.self_check import self_check_of
+from bidml.train.assess import MarketOf, evaluate_models
 from bidml.train.config import ModelPart, TrainConfig
-from bidml.train.evaluate import (
-    KnownPrices,
-    Market,
-    Predictions,
-    evaluate_ctr,
-    evaluate_money,
-    evaluate_win,
-    predict,
-    terms_of,
-)
 from bidml.train.prepare import TrainingData, prepare
+from bidml.train.report_files import REPORT, Stages, heard, report_data, write_report_files
 
 ARTIFACT: Final = "model.onnx"
-METRICS: Final = "metrics.json"
-REPORT: Final = "report.html"
 
 _SAMPLE_ROWS: Final = 4096
-
-Stages = Callable[[str], AbstractContextManager[object]]
-"""Announces a stage by name; the context is the stage's duration."""
-
-MarketOf = Callable[[pd.DataFrame], Market]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,7 +63,7 @@ def train(
     stages: Stages = lambda _: nullcontext(),
     market_of: MarketOf | None = None,
 ) -> TrainingRun:
-    """Runs `config`; writes `model.onnx`, its manifest, `metrics.json`, `report.html` and rows set aside to `out`.
+    """Runs `config`; writes `model.onnx`, its manifest and the files of `write_report_files` to `out`.
 
     `market_of` gives the known market of test rows (simulators); without it `true_market_price_cpm` is used where
     the log has it. Raises `ConfigError`, `DataError`, `RefusedError`; then `out` holds nothing new.
@@ -95,18 +75,20 @@ def train(
         data = prepare(config)
     with stages("extract features"):
         test_columns = raw_columns(data.test, data.spec)
-    blueprint = fit_models(config, data, stages)
+    with heard() as said:
+        blueprint = fit_models(config, data, stages)
     with stages("evaluate on held-out auctions"):
         sample = self_check_sample(test_columns)
         draft = Scorer(parse_artifact(model_bytes(blueprint, self_check_of(blueprint, sample))))
-        metrics, predictions = evaluate_models(draft, config, data, test_columns, market_of)
+        metrics, predictions = evaluate_models(draft, config, data.test, test_columns, market_of)
     blueprint = replace(blueprint, metrics=metrics)
     with stages("certify"):
         model = model_bytes(blueprint, self_check_of(blueprint, sample))
         certificate = certify(model, evaluators=DEFAULT_EVALUATORS)
     with stages("write the report and the artifact"):
         out.mkdir(parents=True, exist_ok=True)
-        _write_report(out, config, data, blueprint, metrics, predictions, certificate)
+        report = report_data(out.name, blueprint, certificate, data.quarantine, data.test, predictions)
+        write_report_files(out, config, blueprint, replace(report, train=data.train), data.quarantine, said)
         write_model(model, out / ARTIFACT)
     return TrainingRun(out, metrics, certificate, len(data.train), len(data.test), data.test)
 
@@ -176,47 +158,6 @@ def _fit_clicks(config: TrainConfig, data: TrainingData, win: WinBlueprint | Non
     return model.to_blueprint()
 
 
-def evaluate_models(
-    scorer: Scorer,
-    config: TrainConfig,
-    data: TrainingData,
-    columns: RawColumns,
-    market_of: MarketOf | None,
-) -> tuple[dict[str, Any], Predictions]:
-    """Metrics of every part on the test side (`columns` are its raw columns), and what they were computed from."""
-    test = data.test
-    predictions = predict(scorer, columns)
-    market = market_of(test) if market_of is not None else _known_prices(test, config)
-    metrics: dict[str, Any] = {}
-    if predictions.pctr is not None:
-        metrics["ctr"] = evaluate_ctr(predictions.pctr, test)
-    if predictions.curve is not None:
-        metrics["win"] = evaluate_win(predictions.curve, test, market=market)
-    if predictions.pctr is not None and predictions.curve is not None and market is not None:
-        terms = terms_of(
-            test,
-            value_per_click=config.pricing.value_per_click,
-            cap_cpm=config.pricing.cap_cpm,
-            auction_type=config.pricing.default_auction_type,
-        )
-        if terms is not None:
-            metrics["money"] = evaluate_money(scorer, columns, test, terms, market)
-            metrics["market"] = market.kind
-    return metrics, predictions
-
-
-def _known_prices(log: pd.DataFrame, config: TrainConfig) -> KnownPrices | None:
-    if "true_market_price_cpm" not in log:
-        return None
-    price = log["true_market_price_cpm"].to_numpy(dtype=np.float64)
-    floor = (
-        log["floor_cpm"].fillna(0.0).to_numpy(dtype=np.float64) if "floor_cpm" in log else np.zeros(len(log))
-    )
-    at = log["auction_type"] if "auction_type" in log else int(config.pricing.default_auction_type)
-    second = np.broadcast_to(np.asarray(at == AuctionType.SECOND_PRICE), price.shape)
-    return KnownPrices(np.asarray(price, dtype=np.float64), np.asarray(floor, dtype=np.float64), second)
-
-
 def self_check_sample(columns: RawColumns) -> dict[str, Any]:
     """Rows for the self-check, evenly from the test side."""
     n = len(next(iter(columns.values())))
@@ -228,39 +169,3 @@ def _window(data: TrainingData) -> list[str] | None:
     if "timestamp" not in data.train:
         return None
     return [data.train["timestamp"].min().isoformat(), data.test["timestamp"].max().isoformat()]
-
-
-def _write_report(
-    out: Path,
-    config: TrainConfig,
-    data: TrainingData,
-    blueprint: Blueprint,
-    metrics: dict[str, Any],
-    predictions: Predictions,
-    certificate: Certificate,
-) -> None:
-    document = {
-        "metrics": metrics,
-        "provenance": dict(blueprint.provenance),
-        "quarantine": data.quarantine.to_json(),
-        "certificate": asdict(certificate),
-    }
-    write_atomically(out / METRICS, json.dumps(document, indent=1, sort_keys=True).encode() + b"\n")
-    write_atomically(
-        out / "config.json",
-        json.dumps(config.model_dump(mode="json"), indent=1, sort_keys=True).encode() + b"\n",
-    )
-    if len(data.quarantine.rows):
-        write_log(data.quarantine.rows, out / "quarantine.parquet")
-    report = ReportData(
-        title=f"bidml: {out.name}",
-        currency=blueprint.currency,
-        metrics=metrics,
-        provenance=dict(blueprint.provenance),
-        quarantine=data.quarantine.to_json(),
-        certificate=certificate,
-        test=data.test,
-        pctr=predictions.pctr,
-        curve=predictions.curve,
-    )
-    write_atomically(out / REPORT, html_report(report).encode())

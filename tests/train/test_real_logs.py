@@ -49,7 +49,14 @@ def test_a_run_leaves_a_loadable_artifact_and_its_papers(name: str, request: pyt
     """Artifact with manifest, metrics, config, report; nothing hidden or half-written."""
     run: TrainingRun = request.getfixturevalue(name)
     files = {path.name for path in run.folder.iterdir()}
-    assert files == {"model.onnx", "model.onnx.json", "metrics.json", "config.json", "report.html"}
+    assert files == {
+        "model.onnx",
+        "model.onnx.json",
+        "metrics.json",
+        "config.json",
+        "report.html",
+        "model_card.md",
+    }
     scorer = Scorer.load(run.artifact)
     assert scorer.info()["sha256"] == run.certificate.sha256
     assert json.loads((run.folder / "metrics.json").read_text())["metrics"] == run.metrics

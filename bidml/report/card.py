@@ -8,8 +8,7 @@ from typing import Any
 
 from bidml.blueprint import Blueprint
 from bidml.certify import Certificate
-from bidml.report import tables_of
-from bidml.report.tables import markdown
+from bidml.report.tables import markdown, tables_of
 
 
 def model_card(
@@ -19,7 +18,10 @@ def model_card(
     data: Mapping[str, Any],
     warnings: Sequence[str],
 ) -> str:
-    """The card of an artifact; `data` says what went into it and what was left out. The same input, the same text."""
+    """The card of an artifact; the same input gives the same text.
+
+    `data`: `left_out` (reason → rows) and `quarantine` (a quarantine report's JSON). `warnings`: of the fits, of drift.
+    """
     provenance = blueprint.provenance
     window = provenance.get("window") or ["unknown", "unknown"]
     parts = (("CTR", blueprint.ctr), ("win curve", blueprint.win))
