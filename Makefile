@@ -7,9 +7,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(HOST_PYTHON) -m pip --disable-pip-version-check --python $(BIN)/python
 NATIVE_SOURCES := CMakeLists.txt pyproject.toml $(wildcard bidml/native/*.h bidml/native/*.cc)
-CHECKED := $(wildcard bidml tests training benchmarks notebooks robust)
+CHECKED := $(wildcard bidml tests training benchmarks notebooks robust docs/*.py)
 
-.PHONY: demo test robust robust-long lint types build env clean lock
+.PHONY: demo notebooks reference test robust robust-long lint types build env clean lock
 
 demo: $(VENV)/.built
 	$(BIN)/bidml demo --out runs/demo
@@ -24,6 +24,14 @@ robust: $(VENV)/.built
 robust-long: $(VENV)/.built
 	nice -n 10 $(BIN)/python -m robust --long $(ROBUST_ARGS)
 	nice -n 10 $(BIN)/python -m robust.seeded_faults
+
+# Runs the notebooks and writes notebooks/rendered: pages and pictures for readers of the forge.
+notebooks: $(VENV)/.built
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m notebooks.render $(NOTEBOOKS)
+
+# The API reference, from the docstrings of what `__all__` names.
+reference: $(VENV)/.installed
+	$(BIN)/python -m docs.reference
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check --quiet $(CHECKED)
