@@ -59,6 +59,7 @@ def test_the_readme_s_examples_run(
 def checkout(simulated_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the documents' examples find what they name: models, logs, events, a spec, a publication."""
     from bidml.log import write_log
+    from bidml.score import DecisionLog, Scorer
     from bidml.simulate import Market, simulate
     from training.publication import publish_bytes
 
@@ -71,12 +72,11 @@ def checkout(simulated_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Pa
     sim = simulate(
         5000, rng=np.random.default_rng(1), market=Market(base_ctr=0.1, base_cvr=0.3, n_apps=50, days=2.0)
     )
-    (folder / "logs" / "2026-03-01").mkdir(parents=True)
+    (folder / "logs").mkdir()
     write_log(sim.log, folder / "logs" / "auctions.parquet")
-    events = list(events_of(sim[:1500]))
-    for place in ("logs/2026-03-01", "events"):
-        (folder / place).mkdir(exist_ok=True)
-        (folder / place / "events.jsonl").write_text("\n".join(json.dumps(event) for event in events))
+    events = "\n".join(json.dumps(event) for event in events_of(sim[:1500]))
+    (folder / "events" / "2026-03-01").mkdir(parents=True)
+    (folder / "events" / "2026-03-01" / "events.jsonl").write_text(events)
     (folder / "requests.jsonl").write_text("\n".join(json.dumps(r) for r in sim.requests(range(40))))
     features = "".join(
         f"[[features]]\nname = {f.name!r}\nkind = {str(f.kind)!r}\nsource = {f.source!r}\n"
@@ -92,6 +92,11 @@ def checkout(simulated_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Pa
             expected_generation=generation,
             data_end="2026-03-08T00:00:00+00:00",
         )
+    scorer = Scorer.load(folder / "models" / "champion.onnx")
+    line = scorer.line_item(value_per_click=0.3, cap_cpm=8.0, **sim.line_item_fields(0))
+    with DecisionLog(folder / "decisions.jsonl", share=1.0) as decisions:
+        for request in sim.requests(range(5)):
+            decisions.bid(scorer, request, line)
     data = ROOT.parent / "shared" / "data"
     for path in data.iterdir() if data.is_dir() else ():
         (folder / path.name).symlink_to(path)

@@ -47,9 +47,11 @@ def summary_of(
         if part in metrics:
             model = metrics[part]["model"]
             low, high = (model[f"calibration_{end}"] for end in ("low", "high"))
+            ratio = model["calibration_ratio"]
             certainly_off = low > _CALIBRATED[1] or high < _CALIBRATED[0]
+            good = False if certainly_off else True if _CALIBRATED[0] <= ratio <= _CALIBRATED[1] else None
             note = f"predicted ÷ observed, held out; 95 % interval {low:.2f} to {high:.2f}"
-            items.append(Item(name, f"{model['calibration_ratio']:.3f}", note, not certainly_off))
+            items.append(Item(name, f"{ratio:.3f}", note, good))
     if "ctr" in metrics:
         entropy = metrics["ctr"]["model"]["normalized_entropy"]
         items.append(

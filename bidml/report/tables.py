@@ -70,9 +70,13 @@ def _excess(scores: Mapping[str, Mapping[str, float]]) -> str:
     )
 
 
+def _richest_first(policies: Mapping[str, Mapping[str, float]]) -> list[tuple[str, Mapping[str, float]]]:
+    return sorted(policies.items(), key=lambda item: -item[1]["surplus_cpm"])
+
+
 def _money(policies: Mapping[str, Mapping[str, float]], currency: str, market: str) -> Table:
     rows = []
-    for name, scores in policies.items():
+    for name, scores in _richest_first(policies):
         label = f"{name} ({scores['shade']:.2f})" if "shade" in scores else name
         rows.append(
             (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -45,7 +45,10 @@ def engine(temporary: Path, *, memory_limit_mb: int, n_threads: int) -> Iterator
     )
     try:
         connection.execute("SET TimeZone = 'UTC'")
-        connection.execute("SET enable_progress_bar = false")
+        with suppress(
+            duckdb.InvalidInputException
+        ):  # in Jupyter without ipywidgets: there is no bar then, either
+            connection.execute("SET enable_progress_bar = false")
         yield connection
     finally:
         connection.close()

@@ -61,11 +61,11 @@ def surplus_curve(
 
 
 def surplus_of_policies(policies: Mapping[str, Mapping[str, float]], *, currency: str) -> Figure:
-    """Bars of surplus with 95 % intervals, one per policy."""
+    """Bars of surplus with 95 % intervals, one per policy, the richest on top."""
     figure, axes = new_figure(
         "Surplus on the same auctions", f"{currency} per 1000 auctions", "", n_rows=len(policies)
     )
-    names = list(policies)[::-1]
+    names = sorted(policies, key=lambda name: policies[name]["surplus_cpm"])
     surplus = [policies[name]["surplus_cpm"] for name in names]
     half = [policies[name]["surplus_ci95_cpm"] for name in names]
     colours = [BLUE if name == "bidml" else GREY for name in names]
