@@ -158,6 +158,7 @@ def names(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
             "past_days": [[5000.0] * 24] * 3,
             "window": 0,
             "bid_cpm": 1.0,
+            "chances_of_the_logged_bids": np.full(len(log), 0.4),
             "value_cpm": 2.0,
             "delays": [1.0, 5.0, 9.0],
             "ages": [100.0] * 3,

@@ -84,7 +84,7 @@ def _clicks(data: ReportData) -> list[Drawing]:
         Drawing(
             plots.reliability(quantile_bins(p, clicked, p, weight=w), log_bins(p, clicked, weight=w)),
             "On the line the probabilities are right; below it clicks are overpaid. Bins per decade show the rare "
-            "high predictions that bins of equal size hide.",
+            f"high predictions that bins of equal size hide.{_level(data)}",
         )
     ]
     if clicked.any():
@@ -101,11 +101,19 @@ def _clicks(data: ReportData) -> list[Drawing]:
             )
         )
         if w is None:  # the table by segments knows no weights
-            drawings += _segments(test[shown], p, clicked)
+            drawings += _segments(test[shown], p, clicked, level=_level(data))
     return drawings
 
 
-def _segments(shown: pd.DataFrame, p: Doubles, clicked: npt.NDArray[np.bool_]) -> list[Drawing]:
+def _level(data: ReportData) -> str:
+    if data.curve is None:
+        return ""
+    return " These are impressions that the old policy won; the model's level is that of all auctions, a little lower."
+
+
+def _segments(
+    shown: pd.DataFrame, p: Doubles, clicked: npt.NDArray[np.bool_], *, level: str
+) -> list[Drawing]:
     name = next((column for column in _SEGMENT_COLUMNS if column in shown), None)
     if name is None:
         return []
@@ -121,7 +129,7 @@ def _segments(shown: pd.DataFrame, p: Doubles, clicked: npt.NDArray[np.bool_]) -
     return [
         Drawing(
             figure,
-            "Right of 1 we overpay, left of 1 we miss clicks; red is beyond chance. Clicks in brackets.",
+            f"Right of 1 we overpay, left of 1 we miss clicks; red is beyond chance. Clicks in brackets.{level}",
         )
     ]
 

@@ -48,9 +48,15 @@ def summary_of(
             model = metrics[part]["model"]
             low, high = (model[f"calibration_{end}"] for end in ("low", "high"))
             ratio = model["calibration_ratio"]
-            certainly_off = low > _CALIBRATED[1] or high < _CALIBRATED[0]
-            good = False if certainly_off else True if _CALIBRATED[0] <= ratio <= _CALIBRATED[1] else None
+            of_traffic = (
+                part == "ctr" and "win" in metrics
+            )  # below 1 on impressions that the old policy won: docs/ctr.md
+            too_low = high < _CALIBRATED[0] and not of_traffic
+            good = False if too_low or low > _CALIBRATED[1] else None
+            if good is None and _CALIBRATED[0] <= ratio <= _CALIBRATED[1]:
+                good = True
             note = f"predicted ÷ observed, held out; 95 % interval {low:.2f} to {high:.2f}"
+            note += "; below 1 is meant: the level is the traffic's" if of_traffic and ratio < 1.0 else ""
             items.append(Item(name, f"{ratio:.3f}", note, good))
     if "ctr" in metrics:
         entropy = metrics["ctr"]["model"]["normalized_entropy"]

@@ -177,6 +177,10 @@ def test_the_summary_says_what_to_think() -> None:
         "Rows set aside": None,
     }
     off = {"model": SCORES | {"calibration_low": 1.2, "normalized_entropy": 1.01}}
+    low = {"model": SCORES | {"calibration_ratio": 0.7, "calibration_high": 0.8}}
+    assert good({"ctr": low})["Click calibration"] is False
+    assert good({"ctr": low, "win": low})["Click calibration"] is None
+    assert good({"ctr": low, "win": low})["Win calibration"] is False
     found = good({"ctr": off, "win": off}, data.checks)
     assert [found[name] for name in ("Gate", "Click calibration", "Win calibration")] == [False] * 3
     assert found["Normalized entropy"] is False
