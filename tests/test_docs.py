@@ -23,6 +23,7 @@ GUIDES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 NOT_RUN = {
     "python -m training.demo_log": "minutes; tests/training/test_retrain.py runs it on fewer auctions",
     "python -m training.retrain": "minutes; tests/training/test_retrain.py runs it on fewer auctions",
+    "python -m training.canary": "a log of two arms; tests/training/test_canary.py",
     "bidml train --config training/configs/kddcup2012.toml": "real data; tests/train/test_real_logs.py",
     "bidml replay runs/today/model.onnx --config training/configs/ipinyou_2259.toml": "needs a model of that log",
 }
@@ -85,13 +86,14 @@ def checkout(simulated_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Pa
     (folder / "spec.toml").write_text(features)
     (folder / "training").mkdir()
     shutil.copytree(ROOT / "training" / "configs", folder / "training" / "configs")
-    for generation, content in enumerate((b"the release before", artifact)):
-        publish_bytes(
-            folder / "srv/bidml/champion",
-            content,
-            expected_generation=generation,
-            data_end="2026-03-08T00:00:00+00:00",
-        )
+    for place in ("champion", "challenger"):
+        for generation, content in enumerate((b"the release before", artifact)):
+            publish_bytes(
+                folder / "srv" / "bidml" / place,
+                content,
+                expected_generation=generation,
+                data_end="2026-03-08T00:00:00+00:00",
+            )
     scorer = Scorer.load(folder / "models" / "champion.onnx")
     line = scorer.line_item(value_per_click=0.3, cap_cpm=8.0, **sim.line_item_fields(0))
     with DecisionLog(folder / "decisions.jsonl", share=1.0) as decisions:
