@@ -70,11 +70,6 @@ def read_artifact(path: str | Path) -> Artifact:
     return parse_artifact(data, sha256=digest)
 
 
-def read_blueprint(data: bytes) -> Blueprint:
-    """The model in the bytes of an artifact; raises `ArtifactError` and nothing else."""
-    return parse_artifact(data).blueprint
-
-
 def parse_artifact(data: bytes, *, sha256: str | None = None) -> Artifact:
     """The artifact in `data`; raises `ArtifactError` and nothing else. `sha256`: of `data`, when known."""
     if len(data) > MAX_FILE_BYTES:
