@@ -43,7 +43,7 @@ def attack(effort: Effort, rng: np.random.Generator, share: Share = WHOLE) -> Ou
     n_accepted = 0
     for name, data in tiny_files().items():
         step = effort.of(short=97, ci=1, quick=1, long=1)
-        one_in = effort.of(short=1, ci=16, quick=1, long=1)
+        one_in = effort.of(short=1, ci=48, quick=1, long=1)
         for position in range(0, len(data), step):
             if not share.has(position // step):
                 continue
@@ -56,7 +56,7 @@ def attack(effort: Effort, rng: np.random.Generator, share: Share = WHOLE) -> Ou
         if share.index == 0:
             n_accepted += _doubles(outcome, name, data)
         outcome.note(f"{name}: {len(data)} bytes, one value in {one_in}, every length")
-    several = effort.of(short=300, ci=6_000, quick=60_000, long=8_000_000) // share.of
+    several = effort.of(short=300, ci=2_000, quick=60_000, long=8_000_000) // share.of
     n_accepted += _several(outcome, small_file(), rng, several)
     outcome.note(f"{outcome.trials:,} files without digest, {n_accepted:,} accepted")
     outcome.note(f"{n_accepted * N_ROWS:,} pairs of an accepted file and a row")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import random
 from typing import Any
 
@@ -19,6 +20,8 @@ from robust.corpus import requests
 from robust.models import CAP_CPM, line_of, scorer_of, wide_blueprint
 from robust.outcome import WHOLE, Effort, Outcome, Share
 
+# With a sanitizer: a text that nothing follows, where the bytes of Python have a NUL.
+_HAS_OWN_MEMORY = os.environ.get("PYTHONMALLOC") == "malloc"
 _TOKENS = (
     *(
         b"{",
@@ -87,6 +90,63 @@ _TOKENS = (
 )
 
 
+# Texts that end in the middle of something.
+_STARTS = (
+    b"",
+    b"{",
+    b'{"',
+    b'{"a":',
+    b'{"a":"',
+    b'{"imp":[{"tagid":"',
+    b'{"imp":[{"bidfloor":',
+    b'{"imp":[{}],"cur":["',
+)
+_ENDS = (
+    *(
+        b"\\",
+        b"\\u",
+        b"\\u1",
+        b"\\u12",
+        b"\\u123",
+        b"\\ud83d",
+        b"\\ud83d\\",
+        b"\\ud83d\\ud",
+        b"\\ud83d\\ude00",
+    ),
+    *(
+        b"",
+        b'"',
+        b"a",
+        b"-",
+        b"1",
+        b"1e",
+        b"1.",
+        b"1e+",
+        b"t",
+        b"tru",
+        b"nul",
+        b"fals",
+        b"N",
+        b"Na",
+        b"Infinit",
+        b"-I",
+    ),
+    *(
+        b"\xe2",
+        b"\xe2\x82",
+        b"\xf0\x9f\x98",
+        b"\xed\xa0",
+        b"\xef\xbb",
+        b"[",
+        b"]",
+        b"[1,",
+        b'{"a"',
+        b"x" * 15,
+        b"x" * 16,
+    ),
+)
+
+
 def attack(effort: Effort, rng: np.random.Generator, share: Share = WHOLE) -> Outcome:
     gc.disable()
     outcome = Outcome()
@@ -98,6 +158,9 @@ def attack(effort: Effort, rng: np.random.Generator, share: Share = WHOLE) -> Ou
             judge(text)
     for text in (b"[" * 1_000_000, b'{"a":' * 1_000_000, b'{"imp":[{}],"x":"' + b"y" * (16 << 20) + b'"}'):
         judge(text)
+    for start in _STARTS:
+        for end in _ENDS:
+            judge(start + end)
     small = [text for i, text in enumerate(corpus) if len(text) < 1_500 and share.has(i)]
     for text in small[:: max(1, len(small) // effort.of(short=2, ci=20, quick=120, long=3_000))]:
         for length in range(len(text)):
@@ -129,7 +192,7 @@ class _Judge:
     def __call__(self, text: bytes) -> None:
         self.outcome.trials += 1
         try:
-            found = self.native(text)
+            found = self.native(np.frombuffer(text, np.uint8).copy() if _HAS_OWN_MEMORY else text)
         except BaseException as error:
             self.outcome.broke(f"{text[:300]!r}: {error!r}")
             return

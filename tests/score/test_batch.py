@@ -47,23 +47,24 @@ def columns() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("name", "wrong", "reason"),
+    ("wrong", "reason"),
     [
-        ("floor_cpm", np.nan, "invalid_floor"),
-        ("floor_cpm", -0.5, "invalid_floor"),
-        ("auction_type", 3.0, "unsupported_auction_type"),
-        ("cap_cpm", 0.0, "floor_above_cap"),
-        ("cap_cpm", np.nan, "floor_above_cap"),
-        ("value_per_click", np.nan, "no_value"),
-        ("pacing_multiplier", -1.0, "no_value"),
+        ({"floor_cpm": np.nan}, "invalid_floor"),
+        ({"floor_cpm": -0.5}, "invalid_floor"),
+        ({"auction_type": 3.0}, "unsupported_auction_type"),
+        ({"cap_cpm": 0.0}, "floor_above_cap"),
+        ({"cap_cpm": np.nan}, "floor_above_cap"),
+        ({"value_per_click": np.nan}, "no_value"),
+        ({"value_per_click": np.inf}, "no_value"),
+        ({"value_per_click": -1.0, "pacing_multiplier": -1.0}, "no_value"),
     ],
 )
 def test_a_row_without_a_price_is_counted_by_its_reason(
-    name: str, wrong: float, reason: str, columns: dict[str, Any]
+    wrong: dict[str, float], reason: str, columns: dict[str, Any]
 ) -> None:
     """No later check hides an earlier one."""
     scorer = Scorer(artifact_of(complete_blueprint()))
-    columns |= {"floor_cpm": 0.0, name: wrong}
+    columns |= {"floor_cpm": 0.0, **wrong}
     out = np.full(N_ROWS, -7.0)
     scorer.bid_many(columns, out=out)
     assert not out.any()
