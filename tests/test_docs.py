@@ -180,6 +180,8 @@ def test_the_guides_examples_run(document: Path, names: dict[str, Any], shared_d
     if document.name == "README.md":
         return  # its own test demands more
     for example in blocks(document, "python"):
+        if "from airflow" in example:
+            continue  # Airflow is not in the lock; tests/training/test_schedules.py compiles it and runs its command
         code = example.replace('"/srv/bidml', f'"{Path.cwd()}/srv/bidml')
         exec(compile(code, document.name, "exec"), names)
 
