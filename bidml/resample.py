@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from bidml.features import Doubles
 from bidml.metrics import Interval
@@ -50,12 +51,8 @@ class BlockSums:
     @classmethod
     def draw(cls, columns: Sequence[Doubles], *, rng: np.random.Generator) -> Self:
         """`columns` have shape (n,), in time order."""
-        n = len(columns[0])
-        blocks = max(2, min(_BLOCKS, n // _ROWS_PER_BLOCK))
-        edges = np.linspace(0, n, blocks + 1).astype(np.int64)[:-1]
-        sums = np.array([np.add.reduceat(np.asarray(column, dtype=np.float64), edges) for column in columns])
-        draws = rng.multinomial(blocks, np.full(blocks, 1.0 / blocks), size=_DRAWS)
-        return cls(sums.sum(axis=1), sums @ draws.T)
+        sums = np.array([block_sums(column, len(columns[0])) for column in columns])
+        return cls(sums.sum(axis=1), sums @ block_draws(sums.shape[1], rng).T)
 
     def interval(
         self, statistic: Callable[..., Doubles], columns: Sequence[int], *, confidence: float
@@ -64,7 +61,24 @@ class BlockSums:
         with np.errstate(divide="ignore", invalid="ignore"):
             found = np.asarray(statistic(*(self.drawn[i] for i in columns)))
             value = float(statistic(*(self.whole[i] for i in columns)))
-        known = found[~np.isnan(found)]
-        tail = (1.0 - confidence) / 2.0
-        low, high = np.quantile(known, [tail, 1.0 - tail]) if known.size else (-np.inf, np.inf)
-        return Interval(value, float(low), float(high))
+        return percentile_interval(value, found, confidence)
+
+
+def block_sums(column: Doubles, n: int) -> Doubles:
+    """The sums of `column` (n,) over consecutive blocks, (n_blocks,)."""
+    blocks = max(2, min(_BLOCKS, n // _ROWS_PER_BLOCK))
+    edges = np.linspace(0, n, blocks + 1).astype(np.int64)[:-1]
+    return np.add.reduceat(np.asarray(column, dtype=np.float64), edges)
+
+
+def block_draws(n_blocks: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """How often each block is drawn, (n_draws, n_blocks)."""
+    return rng.multinomial(n_blocks, np.full(n_blocks, 1.0 / n_blocks), size=_DRAWS)
+
+
+def percentile_interval(value: float, draws: Doubles, confidence: float) -> Interval:
+    """`value` with the middle part of its draws; draws that are NaN are left out."""
+    known = draws[~np.isnan(draws)]
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(known, [tail, 1.0 - tail]) if known.size else (-np.inf, np.inf)
+    return Interval(value, float(low), float(high))
