@@ -185,7 +185,7 @@ def test_a_broken_unit_would_be_found(units: Path) -> None:
 
 def test_the_documented_dag_compiles_and_calls_the_job() -> None:
     """docs/retraining.md, the block that imports airflow."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "retraining.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```py\n(.*?)```", (ROOT / "docs" / "retraining.md").read_text(), re.DOTALL)
     (dag,) = [block for block in blocks if "airflow" in block]
     compile(dag, "dag.py", "exec")
     (command,) = re.findall(r'bash_command="(.*?)"', dag)
