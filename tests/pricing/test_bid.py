@@ -10,8 +10,8 @@ import pytest
 from artifacts import complete_blueprint
 from hypothesis import given
 from hypothesis import strategies as st
-from price_by_scipy import best_on_grid_cpm, optimum_by_root_cpm
 
+from benchmarks.price_by_scipy import best_on_grid_cpm, optimum_by_root_cpm
 from bidml.contract import MAX_LOG_SLOPE, MIN_LOG_SLOPE
 from bidml.errors import DataError
 from bidml.metadata import SelfCheck
