@@ -1,14 +1,13 @@
-"""What every category adds to the log-odds of winning, jointly, shrunk by what the data say about each feature.
+"""What every category adds to the log-odds of winning, jointly, given the bid and the other categories.
 
-A mixed model on the unified likelihood with one slope: β(x) = b + Σ_f w_f(x_f), w_f(c) ~ N(0, 1/κ_f), fitted by
-backfitting. The categories of one feature are disjoint, so its Newton step is one sum per category:
-w ← (H w − G) / (H + κ), with G and H the gradient and the information of the category's rows; κ_f is empirical Bayes
-(`encoding.empirical_shrinkage`). No matrix is built: a pass costs a few `bincount`s per feature, at any cardinality.
+A mixed model (`mixed_model`) on the unified likelihood with one slope. The weights serve twice: as terms of the
+location head, and as the number by which trees see a rich category (one Newton step of the likelihood given the bid,
+never a plain win rate, which is confounded with our bids; SCIENCE.md 1.3). A training row must not see its own outcome,
+so its weights are those of the other folds.
 
-The weights serve twice: as terms of the location head, and as the number by which trees see a category (one Newton
-step of the likelihood given the bid and all other categories, never a plain win rate, which is confounded with our
-bids; SCIENCE.md 1.3). A training row must not see its own outcome, so its weights are those of the other folds: one
-more Newton step with the fold's G and H left out, which is exact for a category with rows in one fold only.
+What our bids reveal: we bid more where clicks are worth more, others do too, and the level of our bids in a placement
+is known after a few rows when its win rate is not. So a rich category's weight shrinks to what the mean of ln bid
+there, itself a mixed model, predicts. Not doing so also flattens the slope: a high bid then hints at a high price.
 """
 
 from __future__ import annotations
@@ -21,11 +20,15 @@ import numpy as np
 
 from bidml.blueprint import Lookup
 from bidml.fit.censored import CensoredLikelihood, global_curve, newton_shift
-from bidml.fit.encoding import Categories, FittedColumn, Indices, Visibility, empirical_shrinkage
+from bidml.fit.encoding import Categories, FittedColumn, Indices, Visibility
+from bidml.fit.mixed_model import Group, MixedModel
 from bidml.fit.observations import Doubles
 
+FEW_KEYS: Final = 24
+"""Up to here a category has rows enough to speak for itself, and trees tell its values apart by their rank."""
+
 _SWEEPS: Final = 12
-_LARGEST_STEP: Final = 2.0
+_BID_SWEEPS: Final = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,49 +63,56 @@ def fit_linear_base(
     features: Sequence[Categories],
     *,
     visibility: Visibility,
+    log_bid_cpm: Doubles | None,
     numbers: Sequence[tuple[Indices, int]] = (),
 ) -> LinearBase:
-    """The base on the likelihood's rows (n,); `features` and `visibility` are of the same rows.
+    """The base on the likelihood's rows (n,); `features`, `visibility` and `log_bid_cpm` (n,; None: do not
+    learn from the level of our bids) are of the same rows.
 
     `numbers`: codes (n,) and number of codes of binned numbers, fitted along so that categories are not credited with
     their effects.
     """
     b, a = global_curve(likelihood)
-    beta, slope = np.full(likelihood.n_rows, b), np.full(likelihood.n_rows, a)
-    groups = [(f.codes, f.n_codes) for f in features] + list(numbers)
-    seen = [np.bincount(codes, minlength=n_codes) > 0 for codes, n_codes in groups]
-    weights = [np.zeros(n_codes) for _, n_codes in groups]
-    shrinkage = [1.0] * len(groups)
-    for _ in range(_SWEEPS if groups else 0):
-        for i, (codes, n_codes) in enumerate(groups):
-            g, h = _sums(likelihood, beta, slope, codes, n_codes)
-            score = h * weights[i] - g
-            if i < len(features):
-                shrinkage[i] = empirical_shrinkage(score, h)
-            step = score / (h + shrinkage[i]) - weights[i]
-            step = np.clip(step, -_LARGEST_STEP, _LARGEST_STEP)
-            weights[i] += step
-            beta += step[codes]
-            mean = float(weights[i][seen[i]].mean())  # the prior is around 0: the common part belongs to b
-            weights[i][seen[i]] -= mean
-            b += mean
-        step_b, step_a = newton_shift(likelihood, beta, slope)
-        b, a = b + step_b, a + step_a
-        beta += step_b
+    slope = np.full(likelihood.n_rows, a)
+    model = MixedModel(_groups(features, numbers, log_bid_cpm), intercept=b, n_rows=likelihood.n_rows)
+
+    def evidence(beta: Doubles) -> tuple[Doubles, Doubles]:
+        d = likelihood.derivatives(beta, slope)
+        return d.gradient_location, d.hessian_location
+
+    for _ in range(_SWEEPS if model.groups else 0):
+        model.sweep(evidence)
+        step_b, step_a = newton_shift(likelihood, model.total, slope)
+        model.shift(step_b)
         slope += step_a
-    derivatives = likelihood.derivatives(beta, slope)
-    evidence = np.column_stack((derivatives.gradient_location, derivatives.hessian_location))
-    effects = []
-    for categories, w, kappa in zip(features, weights, shrinkage, strict=False):
-        g, h = visibility.sums(categories.codes, categories.n_codes, evidence).T
-        effects.append(categories.column((h * w[categories.codes] - g) / (h + kappa), w))
-    return LinearBase(b, a, tuple(effects), tuple(weights[len(features) :]), likelihood.n_rows)
+        a += step_a
+    effects = tuple(
+        categories.column(model.out_of_fold(i, evidence, visibility), model.weights[i])
+        for i, categories in enumerate(features)
+    )
+    weights = tuple(model.weights[len(features) :])
+    return LinearBase(model.intercept, a, effects, weights, likelihood.n_rows)
 
 
-def _sums(
-    likelihood: CensoredLikelihood, beta: Doubles, slope: Doubles, codes: Indices, n_codes: int
-) -> tuple[Doubles, Doubles]:
-    d = likelihood.derivatives(beta, slope)
-    g = np.bincount(codes, weights=d.gradient_location, minlength=n_codes)
-    h = np.bincount(codes, weights=d.hessian_location, minlength=n_codes)
-    return g.astype(np.float64), h.astype(np.float64)
+def _groups(
+    features: Sequence[Categories], numbers: Sequence[tuple[Indices, int]], log_bid_cpm: Doubles | None
+) -> list[Group]:
+    """Categories, the rich ones with the level of our bids as covariate; then numbers."""
+    binned = [Group(codes, n_codes, empirical=False) for codes, n_codes in numbers]
+    plain = [Group(f.codes, f.n_codes) for f in features]
+    rich = [len(f.keys) > FEW_KEYS for f in features]
+    if log_bid_cpm is None or not any(rich) or not log_bid_cpm.var() > 0.0:
+        return plain + binned
+    variance = float(log_bid_cpm.var())
+    bids = MixedModel(plain + binned, intercept=float(log_bid_cpm.mean()), n_rows=len(log_bid_cpm))
+
+    def evidence(mean: Doubles) -> tuple[Doubles, Doubles]:
+        return (mean - log_bid_cpm) / variance, np.full(len(mean), 1.0 / variance)
+
+    for _ in range(_BID_SWEEPS):
+        bids.sweep(evidence)
+        variance = max(float(((bids.total - log_bid_cpm) ** 2).mean()), 1e-6)
+    return [
+        Group(f.codes, f.n_codes, covariate=bids.weights[i] if rich[i] else None)
+        for i, f in enumerate(features)
+    ] + binned

@@ -23,8 +23,8 @@ class BoosterSizes:
     """What grows. A depth of at most 5 and at most 100 trees per head keep the bid near a microsecond."""
 
     location_depth: int = 5
-    location_leaves: int = 31
-    location_learning_rate: float = 0.12
+    location_leaves: int = 16
+    location_learning_rate: float = 0.15
     n_slope_trees: int = 50
     slope_leaves: int = 4
     slope_learning_rate: float = 0.05

@@ -141,6 +141,7 @@ class LogisticWinRate(BaseEstimator):  # type: ignore[misc]
             CensoredLikelihood(y, reference_log_bid_cpm=reference),
             [Categories.of(f.name, columns[f.name], min_count=2) for f in self.spec.categories()],
             visibility=OtherFolds(np.zeros(len(y), dtype=np.intp)),
+            log_bid_cpm=None,
             numbers=[(number.codes(columns[number.feature]), number.n_codes) for number in numbers],
         )
         inputs, trees = steps_as_trees(numbers, base.number_weights)

@@ -17,11 +17,10 @@ from bidml.features import RawColumns, encode
 from bidml.fit.binned_numbers import BinnedNumber
 from bidml.fit.censored import CensoredLikelihood
 from bidml.fit.encoding import Categories, Indices, OtherFolds, lookup_values, rank_column
-from bidml.fit.linear_base import LinearBase, fit_linear_base
+from bidml.fit.linear_base import FEW_KEYS, LinearBase, fit_linear_base
 from bidml.fit.observations import Doubles, MarketPriceObservations
 from bidml.fit.two_boosters import TrainingRows
 
-_FEW_KEYS: Final = 24
 _MIN_COUNT: Final = 2
 
 
@@ -72,11 +71,12 @@ def fit_win_inputs(
         likelihood,
         categories,
         visibility=OtherFolds(folds),
+        log_bid_cpm=np.log(observations.bid_cpm),
         numbers=[(bins.codes(cells), bins.n_codes) for bins, cells in binned],
     )
     columns, values = [Column(name) for name in numbers], list(numbers.values())
     for found, effect in zip(categories, base.effects, strict=True):
-        encoding = rank_column(found) if len(found.keys) <= _FEW_KEYS else effect
+        encoding = rank_column(found) if len(found.keys) <= FEW_KEYS else effect
         columns.append(Column(found.feature, encoding.lookup))
         values.append(encoding.values)
     beta = base.intercept + base.training_margin if has_terms else np.full(n, base.intercept)

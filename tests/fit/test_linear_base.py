@@ -18,12 +18,15 @@ def closed(bid: Doubles, price: Doubles) -> CensoredLikelihood:
     return CensoredLikelihood(y, reference_log_bid_cpm=0.0)
 
 
-def fitted(likelihood: CensoredLikelihood, *codes: Indices, folds: Indices) -> LinearBase:
+def fitted(
+    likelihood: CensoredLikelihood, *codes: Indices, folds: Indices, bid: Doubles | None = None
+) -> LinearBase:
     features = [
         Categories.of(f"f{i}", np.array([f"c{c:04d}" for c in column], dtype=object), min_count=1)
         for i, column in enumerate(codes)
     ]
-    return fit_linear_base(likelihood, features, visibility=OtherFolds(folds))
+    log_bid = None if bid is None else np.log(bid)
+    return fit_linear_base(likelihood, features, visibility=OtherFolds(folds), log_bid_cpm=log_bid)
 
 
 def test_effects_are_recovered_given_the_bid() -> None:
@@ -73,6 +76,31 @@ def test_a_training_row_sees_other_folds_only() -> None:
         np.testing.assert_allclose(base.effects[0].values[:6], 0.0, atol=0.02)
 
 
+def test_the_level_of_our_bids_tells_of_rare_categories() -> None:
+    """Where bids follow prices, a site of five rows is known by them; where they do not, nothing is made of it."""
+    rng = np.random.default_rng(4)
+    n, n_sites = 20_000, 3_000
+    site = rng.integers(0, n_sites, n)
+    of_site = rng.normal(0.0, 0.6, n_sites)
+    price = np.exp(of_site[site] + rng.logistic(size=n) / 2.5)
+    folds = rng.integers(0, 8, n)
+    for follows in (True, False):
+        level = of_site if follows else rng.normal(0.0, 0.6, n_sites)
+        bid = np.exp(level[site] + rng.normal(0.0, 0.3, n))
+        found = []
+        for base in (fitted(closed(bid, price), site, folds=folds, bid=b) for b in (bid, None)):
+            known = [int(key[1:]) for key in base.effects[0].lookup.keys]
+            slope = np.exp(base.log_slope)
+            error = np.array(base.effects[0].lookup.values) / slope + of_site[known]
+            found.append((np.std(error), abs(slope - 2.5)))
+        (with_bids, slope_error), (without, slope_error_without) = found
+        if follows:
+            assert with_bids < 0.85 * without
+            assert slope_error < slope_error_without
+        else:
+            assert with_bids == pytest.approx(without, rel=0.03)
+
+
 def test_without_categories_there_are_two_constants() -> None:
     """And no terms."""
     rng = np.random.default_rng(3)
@@ -80,6 +108,7 @@ def test_without_categories_there_are_two_constants() -> None:
         closed(np.exp(rng.normal(size=500)), np.exp(rng.logistic(size=500) / 3.0)),
         [],
         visibility=OtherFolds(np.zeros(500, dtype=np.intp)),
+        log_bid_cpm=None,
     )
     assert base.terms == ()
     assert base.training_margin.shape == (500,)
