@@ -31,6 +31,13 @@ class Rewrite(StrEnum):
     TRUNCATE = "truncate"  # toward zero: LightGBM casts a category to int
 
 
+class LocationUnit(StrEnum):
+    """What the location head β(x) of a win curve is, see `WinBlueprint`."""
+
+    LOG_ODDS = "log_odds"
+    LOG_PRICE = "log_price"
+
+
 LIGHTGBM_ZERO: Final = 1.0000000180025095e-35  # float32(1e-35) as LightGBM compares it
 
 
@@ -123,9 +130,11 @@ class CtrBlueprint:
 
 @dataclass(frozen=True, slots=True)
 class WinBlueprint:
-    """win_rate(b) = σ(z)^gamma,  z = k (ln b − m), from two heads: β(x), the log-odds of winning at the reference
-    bid, and a(x), the log-slope. k = slope_scale · e^a;  β' = slope_scale · β + logit_shift;
-    m = reference_log_bid_cpm − β' / k. β and a are clamped to the contract's range first.
+    """win_rate(b) = σ(z)^gamma,  z = k (ln b − m), from two heads: β(x), the location, and a(x), the log-slope, both
+    clamped to the contract's range first. k = slope_scale · e^a.
+
+    LOG_PRICE: β is how far the price lies below the reference bid, m = reference_log_bid_cpm − β − logit_shift / k.
+    LOG_ODDS: β is the log-odds of winning at it, m = reference_log_bid_cpm − (slope_scale · β + logit_shift) / k.
     """
 
     location: Head
@@ -134,6 +143,7 @@ class WinBlueprint:
     slope_scale: float = 1.0
     logit_shift: float = 0.0
     gamma: float = 1.0
+    location_unit: LocationUnit = LocationUnit.LOG_ODDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,14 @@ The same operations in the same order as `native/price.h` and `pricing/bid.py`.
 
 from __future__ import annotations
 
-from bidml.blueprint import Calibration, WinBlueprint
+from typing import Final
+
+from bidml.blueprint import Calibration, LocationUnit, WinBlueprint
 from bidml.contract import HALLEY_STEPS, MAX_ABS_WIN_LOGIT, MAX_LOG_SLOPE, MIN_LOG_SLOPE, AuctionType
 from bidml.graph_parts import GraphBuilder
+
+LOG_PRICE_NODE: Final = "win.shift_of_location"
+"""Only curves whose `location_unit` is LOG_PRICE have a node of this name; the reader tells them by it."""
 
 
 def calibrated(b: GraphBuilder, calibration: Calibration, log_odds: str) -> str:
@@ -48,9 +53,13 @@ def add_win_curve(b: GraphBuilder, win: WinBlueprint, location: str, log_slope: 
     a = _clipped(b, "win.a", log_slope, MIN_LOG_SLOPE, MAX_LOG_SLOPE)
     slope_scale = b.number("win.slope_scale", win.slope_scale)
     k = b.add("Mul", "win_shape", slope_scale, b.add("Exp", "win.exp_a", a))
-    scaled = b.add("Mul", "win.scaled", slope_scale, beta)
-    logit = b.add("Add", "win.logit", scaled, b.number("win.logit_shift", win.logit_shift))
-    distance = b.add("Div", "win.distance", logit, k)
+    if win.location_unit is LocationUnit.LOG_PRICE:
+        shift = b.add("Div", LOG_PRICE_NODE, b.number("win.logit_shift", win.logit_shift), k)
+        distance = b.add("Add", "win.distance", beta, shift)
+    else:
+        scaled = b.add("Mul", "win.scaled", slope_scale, beta)
+        logit = b.add("Add", "win.logit", scaled, b.number("win.logit_shift", win.logit_shift))
+        distance = b.add("Div", "win.distance", logit, k)
     reference = b.number("win.reference_log_bid_cpm", win.reference_log_bid_cpm)
     b.add("Sub", "win_location", reference, distance)
 

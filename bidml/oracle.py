@@ -18,6 +18,7 @@ from bidml.blueprint import (
     Calibration,
     Column,
     Head,
+    LocationUnit,
     Lookup,
     NodeMode,
     Rewrite,
@@ -173,6 +174,8 @@ def calibrated(calibration: Calibration, s: float) -> float:
 def win_curve(win: WinBlueprint, location: float, log_slope: float) -> tuple[float, float]:
     beta = min(max(location, -MAX_ABS_WIN_LOGIT), MAX_ABS_WIN_LOGIT)
     k = win.slope_scale * exp(min(max(log_slope, MIN_LOG_SLOPE), MAX_LOG_SLOPE))
+    if win.location_unit is LocationUnit.LOG_PRICE:
+        return win.reference_log_bid_cpm - (beta + win.logit_shift / k), k
     return win.reference_log_bid_cpm - (win.slope_scale * beta + win.logit_shift) / k, k
 
 

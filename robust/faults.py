@@ -74,6 +74,11 @@ FAULTS: tuple[Fault, ...] = (
         ("Dagum exponent forgotten in the price", "gamma * k", "k"),
     ),
     *_in(
+        "price.h",
+        "tests/export/test_golden.py",
+        ("the location's unit forgotten", "if (w.location_is_log_price) return", "if (false) return"),
+    ),
+    *_in(
         "scorer.h",
         "tests/score/test_decision.py tests/score/test_scorer.py",
         ("floor in any currency", "floor_cpm = amount * rate;", "floor_cpm = amount;"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from bidml.blueprint import (
     Column,
     CtrBlueprint,
     Head,
+    LocationUnit,
     Lookup,
     NodeMode,
     Rewrite,
@@ -118,6 +120,13 @@ def complete_blueprint() -> Blueprint:
     )
 
 
+def log_price_blueprint() -> Blueprint:
+    """The same with a location in ln price."""
+    whole = complete_blueprint()
+    assert whole.win is not None
+    return replace(whole, win=replace(whole.win, location_unit=LocationUnit.LOG_PRICE))
+
+
 COUNTRIES_TERM = Lookup("country", ("DEU",), array("d", [0.5]), 0.0)
 
 _doubles = st.floats(-50.0, 50.0) | st.sampled_from([0.0, -0.0, 5e-324, -1e-35, 1.5])
@@ -178,6 +187,7 @@ def blueprints(draw: st.DrawFn) -> Blueprint:
         st.floats(0.5, 2.0),
         st.floats(-1.0, 1.0),
         st.floats(0.25, 4.0),
+        st.sampled_from(LocationUnit),
     )
     return Blueprint(
         spec=SPEC,

@@ -71,7 +71,8 @@ std::shared_ptr<const Model> model_of(nb::handle blueprint, nb::list rates, std:
   if (!win.is_none()) {
     model->heads |= kLocationHead | kLogSlopeHead;
     model->win = {number_attribute(win, "reference_log_bid_cpm"), number_attribute(win, "slope_scale"),
-                  number_attribute(win, "logit_shift"), number_attribute(win, "gamma")};
+                  number_attribute(win, "logit_shift"), number_attribute(win, "gamma"),
+                  text_attribute(win, "location_unit") == "log_price"};
   }
   model->currency = text_attribute(blueprint, "currency");
   model->default_auction_type = nb::cast<int>(blueprint.attr("default_auction_type"));

@@ -44,6 +44,7 @@ struct Calibration {
 
 struct WinParameters {
   double reference_log_bid_cpm = 0.0, slope_scale = 1.0, logit_shift = 0.0, gamma = 1.0;
+  bool location_is_log_price = false;  // blueprint.LocationUnit
 };
 
 struct WinCurve {
@@ -87,6 +88,7 @@ inline WinCurve win_curve(const WinParameters& w, double location_margin, double
   const double beta = std::min(std::max(location_margin, -kMaxAbsWinLogit), kMaxAbsWinLogit);
   const double a = std::min(std::max(log_slope_margin, kMinLogSlope), kMaxLogSlope);
   const double k = w.slope_scale * exp_of(a);
+  if (w.location_is_log_price) return {w.reference_log_bid_cpm - (beta + w.logit_shift / k), k};
   return {w.reference_log_bid_cpm - (w.slope_scale * beta + w.logit_shift) / k, k};
 }
 

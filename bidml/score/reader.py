@@ -22,6 +22,7 @@ from bidml.blueprint import (
     Column,
     CtrBlueprint,
     Head,
+    LocationUnit,
     Lookup,
     Rewrite,
     Trees,
@@ -32,6 +33,7 @@ from bidml.contract import CONTRACT_VERSION, IR_VERSION, MAX_FILE_BYTES, METADAT
 from bidml.errors import ArtifactError, ExportError
 from bidml.graph import GRAPH_NAME, graph_of
 from bidml.graph_parts import DOUBLE, ML_DOMAIN, STRING, UINT8, Graph, Node, Tensor
+from bidml.graph_price import LOG_PRICE_NODE
 from bidml.metadata import SelfCheck, expected_names, input_kinds, metadata_of, read_metadata
 from bidml.score.wire import ParsedModel, parse_model
 
@@ -179,6 +181,7 @@ class _Parts:
             slope_scale=self._number("win.slope_scale", nan),
             logit_shift=self._number("win.logit_shift", nan),
             gamma=self._number("win.gamma", nan),
+            location_unit=LocationUnit.LOG_PRICE if LOG_PRICE_NODE in self.nodes else LocationUnit.LOG_ODDS,
         )
 
     def _head(self, head: str) -> Head:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from artifacts import complete_blueprint
+from artifacts import complete_blueprint, log_price_blueprint
 
+from bidml.blueprint import Blueprint
 from bidml.certify import DEFAULT_EVALUATORS, verify
 from bidml.export import model_bytes, rewritten_bytes, write_model
 from bidml.graph import graph_of
@@ -18,7 +19,7 @@ from bidml.score.reader import read_artifact
 from bidml.self_check import self_check_of
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
-NEWEST = "every_part_of_the_format"
+NEWEST = {"every_part_of_the_format": complete_blueprint, "location_in_log_price": log_price_blueprint}
 
 REQUESTS: list[dict[str, Any]] = [
     {
@@ -44,9 +45,9 @@ LINE_ITEMS: list[dict[str, Any]] = [
 ]
 
 
-def golden_check() -> SelfCheck:
-    """Every eighth of the rows made for the complete blueprint."""
-    check = self_check_of(complete_blueprint(), {})
+def golden_check(blueprint: Blueprint) -> SelfCheck:
+    """Every eighth of the rows made for a blueprint."""
+    check = self_check_of(blueprint, {})
     columns = {name: column[::8] for name, column in check.columns.items()}
     return SelfCheck(columns, {name: column[::8] for name, column in check.expected.items()})
 
@@ -58,11 +59,11 @@ def bids_of(scorer: Scorer) -> list[list[float]]:
 
 
 def leave(name: str) -> None:
-    """Writes today's golden file; refuses to replace one."""
-    path = MODELS / f"{name}.onnx"
+    """Writes today's golden file of `NEWEST`; refuses to replace one."""
+    path, blueprint = MODELS / f"{name}.onnx", NEWEST[name]()
     if path.exists():
         raise FileExistsError(path)
-    write_model(model_bytes(complete_blueprint(), golden_check()), path)
+    write_model(model_bytes(blueprint, golden_check(blueprint)), path)
     bids = [[bid_cpm.hex() for bid_cpm in row] for row in bids_of(Scorer.load(path))]
     document = {"requests": REQUESTS, "line_items": LINE_ITEMS, "bids": bids}
     path.with_suffix(".bids.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
@@ -85,21 +86,20 @@ def test_a_released_artifact_loads_and_bids_as_it_did(path: Path) -> None:
     assert path.stat().st_size < 50_000
 
 
-def test_the_exporter_still_writes_the_newest_golden_file() -> None:
+@pytest.mark.parametrize("name", NEWEST)
+def test_the_exporter_still_writes_the_newest_golden_files(name: str) -> None:
     """To the byte; but the rows' expected values, whose last bits are those of the C library that computed them."""
-    path = MODELS / f"{NEWEST}.onnx"
+    path, blueprint = MODELS / f"{name}.onnx", NEWEST[name]()
     artifact = read_artifact(path)
     assert rewritten_bytes(path.read_bytes()) == path.read_bytes()
-    assert graph_of(artifact.blueprint) == graph_of(complete_blueprint())
-    today = golden_check()
+    assert graph_of(artifact.blueprint) == graph_of(blueprint)
+    today = golden_check(blueprint)
     assert {name: list(map(str, column)) for name, column in artifact.self_check.columns.items()} == {
         name: list(map(str, column)) for name, column in today.columns.items()
     }
     rows_of_then = SelfCheck(today.columns, artifact.self_check.expected)
-    assert metadata_of(artifact.blueprint, artifact.self_check) == metadata_of(
-        complete_blueprint(), rows_of_then
-    )
-    assert model_bytes(complete_blueprint(), rows_of_then) == path.read_bytes()
+    assert metadata_of(artifact.blueprint, artifact.self_check) == metadata_of(blueprint, rows_of_then)
+    assert model_bytes(blueprint, rows_of_then) == path.read_bytes()
     for name, then in artifact.self_check.expected.items():
         for want, have in zip(then, today.expected[name], strict=True):
             assert difference(name, want, have) <= TOLERANCE
@@ -108,4 +108,4 @@ def test_the_exporter_still_writes_the_newest_golden_file() -> None:
 def test_a_golden_file_is_not_replaced() -> None:
     """It is history."""
     with pytest.raises(FileExistsError):
-        leave(NEWEST)
+        leave("every_part_of_the_format")
