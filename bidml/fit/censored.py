@@ -1,8 +1,9 @@
 """The unified likelihood: every kind of feedback about a log-logistic market price, with gradients and Hessians.
 
-ln M is logistic with slope k = eᵃ: F(b) = σ(η(b)), η(b) = β + eᵃ (ln b − c). β is the log-odds of winning at the
-reference bid eᶜ, so that location and slope are estimated at the middle of the data. A row `lower < M ≤ upper`, seen
-because M > t, contributes (SCIENCE.md 2.3)
+ln M is logistic with slope k = eᵃ: F(b) = σ(η(b)), η(b) = eᵃ (ln b − c + β). β = c − m is how far the median price lies
+below the reference bid eᶜ, in ln. (SCIENCE.md 2.3 has the log-odds at the reference bid, eᵃ β, for β. But what moves
+prices multiplies them, so β is a sum of effects, and eᵃ β is none where slopes differ.) A row `lower < M ≤ upper`, seen
+because M > t, contributes
 
     −ln σ(η(upper)) − ln σ(−η(lower)) + ln σ(−η(t))  −  { a if exact; ln(1 − e^{−δ}) if an interval; 0 }
 
@@ -63,11 +64,11 @@ class CensoredLikelihood:
         k = np.exp(a)
         loss = np.where(self._exact, self._log_price - a, 0.0)
         rows = self._upper
-        loss[rows] += np.logaddexp(0.0, -(beta[rows] + k[rows] * self._log_upper))
+        loss[rows] += np.logaddexp(0.0, -k[rows] * (self._log_upper + beta[rows]))
         rows = self._lower
-        loss[rows] += np.logaddexp(0.0, beta[rows] + k[rows] * self._log_lower)
+        loss[rows] += np.logaddexp(0.0, k[rows] * (self._log_lower + beta[rows]))
         rows = self._below
-        loss[rows] -= np.logaddexp(0.0, beta[rows] + k[rows] * self._log_below)
+        loss[rows] -= np.logaddexp(0.0, k[rows] * (self._log_below + beta[rows]))
         rows = self._interval
         loss[rows] -= np.log(-np.expm1(-k[rows] * self._log_width))
         return loss
@@ -85,21 +86,21 @@ class CensoredLikelihood:
         bend, cross = (
             np.zeros(self.n_rows),
             np.zeros(self.n_rows),
-        )  # bend = Σ q g: what Gauss–Newton leaves out
+        )  # bend = Σ η g: what Gauss–Newton leaves out
         for rows, log_bound, sign, of_gradient in (
             (self._upper, self._log_upper, 1.0, -1.0),
             (self._lower, self._log_lower, 1.0, 0.0),
             (self._below, self._log_below, -1.0, 0.0),
         ):
-            q = k[rows] * log_bound
-            p = expit(beta[rows] + q)
+            eta = k[rows] * (log_bound + beta[rows])
+            p = expit(eta)
             step = sign * (p + of_gradient)
             curvature = sign * p * (1.0 - p)
             g[rows] += step
             h[rows] += curvature
-            bend[rows] += q * step
-            cross[rows] += q * curvature
-            ha[rows] += q * q * curvature
+            bend[rows] += eta * step
+            cross[rows] += eta * curvature
+            ha[rows] += eta * eta * curvature
         ga += bend
         ha += np.where(self._exact, np.maximum(bend, 0.0), 0.0)
         rows = self._interval
@@ -111,11 +112,11 @@ class CensoredLikelihood:
             ha[rows] += delta * e * np.maximum(delta - one_e, 0.0) / (one_e * one_e)
         w = self.weight
         return Derivatives(
-            w * g,
-            w * np.maximum(h, MIN_CURVATURE_LOCATION),
+            w * k * g,
+            w * np.maximum(k * k * h, MIN_CURVATURE_LOCATION),
             w * ga,
             w * np.maximum(ha, MIN_CURVATURE_SLOPE),
-            w * cross,
+            w * k * cross,
         )
 
 
@@ -125,16 +126,21 @@ def clamped(beta: Doubles, a: Doubles) -> tuple[Doubles, Doubles]:
 
 
 def newton_shift(
-    likelihood: CensoredLikelihood, beta: Doubles, a: Doubles, *, most: float = 0.5
+    likelihood: CensoredLikelihood, beta: Doubles, a: Doubles, *, most: float = 0.5, keeps_odds: bool = False
 ) -> tuple[float, float]:
     """One Newton step of a shift (Δβ, Δa) common to all rows, each at most `most` in size.
 
-    A prior on the mean log-slope, N(ln 2, 1), worth one observation, keeps separable data finite.
+    With `keeps_odds` the caller sets β to e^{−Δa} β + Δβ: the slope moves at given log-odds of the reference bid. Else
+    effects that are fitted in turn with the slope grow with it, and both overshoot. A prior on the mean log-slope,
+    N(ln 2, 1), worth one observation, keeps separable data finite.
     """
     d = likelihood.derivatives(beta, a)
-    g = np.array([d.gradient_location.sum(), d.gradient_slope.sum() + float(np.mean(a)) - PRIOR_LOG_SLOPE])
-    cross = d.cross.sum()
-    h = np.array([[d.hessian_location.sum(), cross], [cross, d.hessian_slope.sum() + 1.0]])
+    along: Doubles | float = -beta if keeps_odds else 0.0  # dβ/da
+    g_a = (d.gradient_slope + along * d.gradient_location).sum()
+    g = np.array([d.gradient_location.sum(), g_a + float(np.mean(a)) - PRIOR_LOG_SLOPE])
+    cross = (d.cross + along * d.hessian_location).sum()
+    h_a = (d.hessian_slope + along * (2.0 * d.cross + along * d.hessian_location)).sum()
+    h = np.array([[d.hessian_location.sum(), cross], [cross, h_a + 1.0]])
     if h[0, 0] * h[1, 1] <= cross * cross:
         h[0, 1] = h[1, 0] = 0.0
     step = np.clip(-np.linalg.solve(h, g), -most, most)

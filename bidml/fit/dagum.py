@@ -61,8 +61,7 @@ def dagum_nll(
     """−ln likelihood of each row (n,), not weighted; for exact prices of the density per CPM."""
     beta, a = clamped(beta, a)
     k = dagum.slope_scale * np.exp(a)
-    logit = dagum.slope_scale * beta + dagum.logit_shift
-    m = reference_log_bid_cpm - logit / k
+    m = reference_log_bid_cpm - beta - dagum.logit_shift / k
     return curve_nll(observations, m, k, dagum.gamma)
 
 

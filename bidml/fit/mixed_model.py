@@ -17,7 +17,7 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from bidml.fit.encoding import Indices, Visibility, empirical_shrinkage
+from bidml.fit.encoding import MIN_SHRINKAGE, Indices, Visibility, empirical_shrinkage
 from bidml.fit.observations import Doubles
 
 _LARGEST_STEP: Final = 2.0
@@ -43,14 +43,28 @@ class Group:
 
 
 class MixedModel:
-    """`total` (n,) is s of the training rows; `weights[f]` (n_codes,) the effects; `intercept` is b."""
+    """`total` (n,) is s of the training rows; `weights[f]` (n_codes,) the effects; `intercept` is b.
 
-    def __init__(self, groups: Sequence[Group], *, intercept: float, n_rows: int) -> None:
+    `unit`: the size of s in which steps and priors are measured. `largest_sd`: what is fitted is at most this many
+    units.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        *,
+        intercept: float,
+        n_rows: int,
+        unit: float = 1.0,
+        largest_sd: float = MIN_SHRINKAGE**-0.5,
+    ) -> None:
         self.groups = tuple(groups)
+        self._unit = unit
+        self._largest_sd = largest_sd
         self.intercept = intercept
         self.total: Doubles = np.full(n_rows, intercept)
         self.weights = [np.zeros(group.n_codes) for group in groups]
-        self.shrinkage = [_NUMBER_SHRINKAGE] * len(self.groups)
+        self.shrinkage = [_NUMBER_SHRINKAGE / unit**2] * len(self.groups)
         self._prior = [np.zeros(group.n_codes) for group in groups]
         self._seen = [np.bincount(group.codes, minlength=group.n_codes) > 0 for group in groups]
         self._covariates = [_standardised(group.covariate) for group in groups]
@@ -64,7 +78,9 @@ class MixedModel:
                 self._fit_prior(i, score, h)
             kappa, prior = self.shrinkage[i], self._prior[i]
             step = np.clip(
-                (score + kappa * prior) / (h + kappa) - self.weights[i], -_LARGEST_STEP, _LARGEST_STEP
+                (score + kappa * prior) / (h + kappa) - self.weights[i],
+                -_LARGEST_STEP * self._unit,
+                _LARGEST_STEP * self._unit,
             )
             self.weights[i] += step
             self.total += step[group.codes]
@@ -77,6 +93,15 @@ class MixedModel:
         """Moves b."""
         self.intercept += step
         self.total += step
+
+    def scale(self, factor: float) -> None:
+        """Measures s in other units: everything times `factor` > 0."""
+        self._unit *= factor
+        self.intercept *= factor
+        self.total *= factor
+        self.weights = [w * factor for w in self.weights]
+        self._prior = [prior * factor for prior in self._prior]
+        self.shrinkage = [kappa / factor**2 for kappa in self.shrinkage]
 
     def out_of_fold(self, i: int, evidence: Evidence, visibility: Visibility) -> Doubles:
         """Group i's weight of each row (n,) from the rows it may see: one Newton step with the others left out.
@@ -91,15 +116,24 @@ class MixedModel:
         )
         return found
 
+    def total_out_of_fold(self, evidence: Evidence, visibility: Visibility) -> Doubles:
+        """s of each row (n,), every fitted prior's weight from the rows it may see."""
+        total: Doubles = self.total.copy()
+        for i, group in enumerate(self.groups):
+            if group.empirical:
+                total += self.out_of_fold(i, evidence, visibility) - self.weights[i][group.codes]
+        return total
+
     def _fit_prior(self, i: int, score: Doubles, h: Doubles) -> None:
         z, kappa = self._covariates[i], self.shrinkage[i]
         if z is not None:
             share = kappa / (h + kappa)
             gamma = float((z * share * score).sum()) / (
-                float((z * z * share * h).sum()) + _PRECISION_OF_GAMMA
+                float((z * z * share * h).sum()) + _PRECISION_OF_GAMMA / self._unit**2
             )
             self._prior[i] = gamma * z
-        self.shrinkage[i] = empirical_shrinkage(score - h * self._prior[i], h)
+        found = empirical_shrinkage(score - h * self._prior[i], h)
+        self.shrinkage[i] = max(found, (self._largest_sd * self._unit) ** -2)
 
 
 def _standardised(covariate: Doubles | None) -> Doubles | None:

@@ -106,7 +106,8 @@ def boost(
 ) -> BoostedHeads:
     """Boosts for `n_rounds`; with `held_out`, until its likelihood has not improved for `patience` rounds."""
     data, held_out_data = _datasets(train, held_out)
-    location = _Head(_location_params(sizes, seed, n_threads), data, held_out_data)
+    unit = float(np.exp(-train.a.mean()))  # of ln price: what moves the log-odds by 1
+    location = _Head(_location_params(sizes, unit, seed, n_threads), data, held_out_data)
     slope = _Head(_slope_params(sizes, seed + 1, n_threads), data, held_out_data) if boosted_slope else None
     b = a = 0.0
     best = _Best()
@@ -179,14 +180,14 @@ def _datasets(train: TrainingRows, held_out: TrainingRows | None) -> tuple[lgb.D
     return data, lgb.Dataset(held_out.matrix, reference=data, params=_COMMON, free_raw_data=True)
 
 
-def _location_params(sizes: BoosterSizes, seed: int, n_threads: int) -> dict[str, Any]:
+def _location_params(sizes: BoosterSizes, unit: float, seed: int, n_threads: int) -> dict[str, Any]:
     return _COMMON | {
         "num_leaves": min(sizes.location_leaves, 2**sizes.location_depth),
         "max_depth": sizes.location_depth,
         "learning_rate": sizes.location_learning_rate,
-        "lambda_l2": 5.0,
+        "lambda_l2": 5.0 / unit**2,
         "min_data_in_leaf": sizes.min_rows_in_leaf,
-        "max_delta_step": 1.0,
+        "max_delta_step": unit,
         "seed": seed,
         "num_threads": n_threads,
     }

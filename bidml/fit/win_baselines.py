@@ -22,7 +22,7 @@ from sklearn.base import BaseEstimator
 from sklearn.isotonic import IsotonicRegression
 from sklearn.utils.validation import check_is_fitted
 
-from bidml.blueprint import Head, WinBlueprint
+from bidml.blueprint import Head, LocationUnit, WinBlueprint
 from bidml.contract import FeatureSpec
 from bidml.errors import ConfigError
 from bidml.features import raw_columns
@@ -142,11 +142,17 @@ class LogisticWinRate(BaseEstimator):  # type: ignore[misc]
             [Categories.of(f.name, columns[f.name], min_count=2) for f in self.spec.categories()],
             visibility=OtherFolds(np.zeros(len(y), dtype=np.intp)),
             log_bid_cpm=None,
+            slopes_differ=False,
             numbers=[(number.codes(columns[number.feature]), number.n_codes) for number in numbers],
         )
         inputs, trees = steps_as_trees(numbers, base.number_weights)
         location = Head(inputs, trees, terms=base.terms, intercept=base.intercept)
-        self.blueprint_ = WinBlueprint(location, Head((), None, intercept=base.log_slope), reference)
+        self.blueprint_ = WinBlueprint(
+            location,
+            Head((), None, intercept=base.log_slope),
+            reference,
+            location_unit=LocationUnit.LOG_PRICE,
+        )
         return self
 
     def predict_curve(self, X: pd.DataFrame) -> WinCurve:
@@ -200,6 +206,7 @@ class MonotoneWinRate(BaseEstimator):  # type: ignore[misc]
             reference_log_bid_cpm=reference_log_bid_cpm(y),
             folds=rng.permutation(np.arange(len(y)) % _N_FOLDS),
             has_terms=False,
+            slopes_differ=False,
         )
         matrix = np.column_stack((np.log(y.bid_cpm), self.inputs_.training.matrix))
         held_out = rng.random(len(y)) < self.validation_fraction

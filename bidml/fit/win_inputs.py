@@ -28,7 +28,7 @@ _MIN_COUNT: Final = 2
 class WinInputs:
     """The linear base and the trees' columns, fitted on training rows; `training` holds those rows as trees see them.
 
-    `has_terms`: the base's weights are part of the location head (`base="linear"`).
+    `has_terms`: the base's weights are part of the heads (`base="linear"`).
     """
 
     base: LinearBase
@@ -43,7 +43,10 @@ class WinInputs:
         if self.has_terms:
             for effect in self.base.effects:
                 beta += lookup_values(effect.lookup, raw[effect.lookup.feature])
-        return TrainingRows(self.matrix(raw), likelihood, beta, np.full(n, self.base.log_slope))
+        a = np.full(n, self.base.log_slope)
+        for effect in self.base.slope_effects:
+            a += lookup_values(effect.lookup, raw[effect.lookup.feature])
+        return TrainingRows(self.matrix(raw), likelihood, beta, a)
 
     def matrix(self, raw: RawColumns) -> Doubles:
         """The trees' inputs (n, n_columns) of rows, every category through its lookup."""
@@ -58,6 +61,7 @@ def fit_win_inputs(
     reference_log_bid_cpm: float,
     folds: Indices,
     has_terms: bool,
+    slopes_differ: bool,
 ) -> WinInputs:
     """Fits base and columns on the rows of `raw`, `observations` and `folds` (n,)."""
     likelihood = CensoredLikelihood(observations, reference_log_bid_cpm=reference_log_bid_cpm)
@@ -72,6 +76,7 @@ def fit_win_inputs(
         categories,
         visibility=OtherFolds(folds),
         log_bid_cpm=np.log(observations.bid_cpm),
+        slopes_differ=slopes_differ and has_terms,
         numbers=[(bins.codes(cells), bins.n_codes) for bins, cells in binned],
     )
     columns, values = [Column(name) for name in numbers], list(numbers.values())
@@ -80,5 +85,8 @@ def fit_win_inputs(
         columns.append(Column(found.feature, encoding.lookup))
         values.append(encoding.values)
     beta = base.intercept + base.training_margin if has_terms else np.full(n, base.intercept)
-    training = TrainingRows(np.column_stack(values), likelihood, beta, np.full(n, base.log_slope))
+    a = np.full(n, base.log_slope)
+    for effect in base.slope_effects:
+        a += effect.values
+    training = TrainingRows(np.column_stack(values), likelihood, beta, a)
     return WinInputs(base, tuple(columns), training, has_terms)

@@ -19,7 +19,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from bidml.blueprint import Head, WinBlueprint
+from bidml.blueprint import Head, LocationUnit, WinBlueprint
 from bidml.contract import MAX_LOG_SLOPE, MIN_LOG_SLOPE, FeatureSpec
 from bidml.errors import ConfigError, DataError
 from bidml.features import RawColumns, margins, raw_columns
@@ -46,10 +46,10 @@ class FallbackWarning(UserWarning):
 class WinRateModel(BaseEstimator):  # type: ignore[misc]
     """The market price's distribution given the features of an auction.
 
-    `slope`: "boosted" trees for ln k, or one "global" k. `base`: "linear" weights of categories before the trees, or
-    "none". `calibration`: "dagum" on held-out rows, or "none". Sizes default to what serves in about a microsecond.
-    `validation_fraction` of the rows choose the rounds and the calibration; with `refit` the trees are then grown
-    again on all rows.
+    `slope`: weights of categories and "boosted" trees for ln k, or one "global" k. `base`: "linear" weights of
+    categories before the trees, or "none". `calibration`: "dagum" on held-out rows, or "none". Sizes default to what
+    serves in about a microsecond. `validation_fraction` of the rows choose the rounds and the calibration; with
+    `refit` the trees are then grown again on all rows.
 
     After `fit`: `identifiability_`, `n_rounds_`, `held_out_nll_`, `n_rows_`, `blueprint_`.
     """
@@ -112,7 +112,7 @@ class WinRateModel(BaseEstimator):  # type: ignore[misc]
                 FallbackWarning,
                 stacklevel=2,
             )
-            inputs = self._inputs(columns, y, folds)
+            inputs = self._inputs(columns, y, folds, slopes_differ=False)
             boosted, dagum = None, Dagum()
             self.held_out_nll_ = float("nan")
         else:
@@ -148,7 +148,9 @@ class WinRateModel(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "blueprint_")
         return self.blueprint_
 
-    def _inputs(self, columns: RawColumns, y: MarketPriceObservations, folds: Indices) -> WinInputs:
+    def _inputs(
+        self, columns: RawColumns, y: MarketPriceObservations, folds: Indices, *, slopes_differ: bool
+    ) -> WinInputs:
         return fit_win_inputs(
             self.spec,
             columns,
@@ -156,6 +158,7 @@ class WinRateModel(BaseEstimator):  # type: ignore[misc]
             reference_log_bid_cpm=self.reference_log_bid_cpm_,
             folds=folds,
             has_terms=self.base == "linear",
+            slopes_differ=slopes_differ,
         )
 
     def _fit_trees(
@@ -165,7 +168,8 @@ class WinRateModel(BaseEstimator):  # type: ignore[misc]
         order = rng.permutation(len(y))
         n_held_out = max(1, round(self.validation_fraction * len(y)))
         held_out, train = np.sort(order[:n_held_out]), np.sort(order[n_held_out:])
-        inputs = self._inputs(_take(columns, train), y.take(train), folds[train])
+        differ = self.slope == "boosted"
+        inputs = self._inputs(_take(columns, train), y.take(train), folds[train], slopes_differ=differ)
         seen = y.take(held_out)
         rows = inputs.rows(
             _take(columns, held_out),
@@ -177,7 +181,7 @@ class WinRateModel(BaseEstimator):  # type: ignore[misc]
             beta, a = boosted.heads(rows)
             dagum = fit_dagum(seen, beta, a, reference_log_bid_cpm=self.reference_log_bid_cpm_)
         if self.refit:
-            inputs = self._inputs(columns, y, folds)
+            inputs = self._inputs(columns, y, folds, slopes_differ=differ)
             again = self._boost(inputs.training, None, boosted.n_rounds)
             boosted = replace(again, held_out_nll=boosted.held_out_nll)
         return inputs, boosted, dagum
@@ -278,7 +282,7 @@ def reference_log_bid_cpm(y: MarketPriceObservations) -> float:
 def _blueprint(
     inputs: WinInputs, boosted: BoostedHeads | None, dagum: Dagum, reference_log_bid_cpm: float
 ) -> WinBlueprint:
-    terms = inputs.base.terms if inputs.has_terms else ()
+    terms, slope_terms = (inputs.base.terms, inputs.base.slope_terms) if inputs.has_terms else ((), ())
     shift_beta, shift_a = (boosted.shift_beta, boosted.shift_a) if boosted else (0.0, 0.0)
     heads = [
         Head((), None, terms=tuple(of_head), intercept=intercept)
@@ -286,11 +290,17 @@ def _blueprint(
         else head_of_booster(booster, inputs.columns, raw=True, terms=of_head, intercept=intercept)
         for booster, of_head, intercept in (
             (boosted.location if boosted else None, terms, inputs.base.intercept + shift_beta),
-            (boosted.slope if boosted else None, (), inputs.base.log_slope + shift_a),
+            (boosted.slope if boosted else None, slope_terms, inputs.base.log_slope + shift_a),
         )
     ]
     return WinBlueprint(
-        heads[0], heads[1], reference_log_bid_cpm, dagum.slope_scale, dagum.logit_shift, dagum.gamma
+        heads[0],
+        heads[1],
+        reference_log_bid_cpm,
+        dagum.slope_scale,
+        dagum.logit_shift,
+        dagum.gamma,
+        LocationUnit.LOG_PRICE,
     )
 
 
@@ -298,7 +308,11 @@ def curve_of(blueprint: WinBlueprint, columns: RawColumns) -> WinCurve:
     """The curves of rows given by their `features.raw_columns`, (n,), to 1e-12 what the artifact computes."""
     beta, a = clamped(margins(columns, blueprint.location), margins(columns, blueprint.log_slope))
     k = blueprint.slope_scale * np.exp(a)
-    location = blueprint.reference_log_bid_cpm - (blueprint.slope_scale * beta + blueprint.logit_shift) / k
+    if blueprint.location_unit is LocationUnit.LOG_PRICE:
+        distance = beta + blueprint.logit_shift / k
+    else:
+        distance = (blueprint.slope_scale * beta + blueprint.logit_shift) / k
+    location = blueprint.reference_log_bid_cpm - distance
     return WinCurve(location, k, np.full(len(k), blueprint.gamma))
 
 

@@ -30,8 +30,9 @@ def observed(*rows: tuple[float, float, float]) -> MarketPriceObservations:
 
 
 def nll(row: tuple[float, float, float], beta: float, a: float) -> float:
+    """`beta` in log-odds of the reference bid here, so that every slope is tried where neither side is certain."""
     likelihood = CensoredLikelihood(observed(row), reference_log_bid_cpm=REFERENCE)
-    return float(likelihood.nll(np.array([beta]), np.array([a]))[0])
+    return float(likelihood.nll(np.array([beta * np.exp(-a)]), np.array([a]))[0])
 
 
 @given(**parameters)
@@ -139,7 +140,7 @@ def test_the_curve_likelihood_agrees_with_the_boosters() -> None:
     beta, a = np.linspace(-2.0, 2.0, len(y)), np.linspace(-0.5, 1.5, len(y))
     k = np.exp(a)
     expected = CensoredLikelihood(y, reference_log_bid_cpm=REFERENCE).nll(beta, a)
-    found = curve_nll(y, REFERENCE - beta / k, k, 1.0)
+    found = curve_nll(y, REFERENCE - beta, k, 1.0)
     np.testing.assert_allclose(found, expected, atol=1e-8)
     burr = stats.burr(c=2.5, d=1.7, scale=np.exp(0.3))
     rows = np.full(len(y), 0.3), np.full(len(y), 2.5)

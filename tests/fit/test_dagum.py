@@ -27,7 +27,7 @@ def test_a_right_curve_is_left_alone() -> None:
     m, k = rng.normal(0.0, 0.5, 40_000), np.exp(rng.normal(0.7, 0.2, 40_000))
     price = np.exp(m + rng.logistic(size=40_000) / k)
     found = fit_dagum(
-        closed(np.exp(rng.normal(0.0, 0.7, 40_000)), price), -k * m, np.log(k), reference_log_bid_cpm=0.0
+        closed(np.exp(rng.normal(0.0, 0.7, 40_000)), price), -m, np.log(k), reference_log_bid_cpm=0.0
     )
     assert found.slope_scale == pytest.approx(1.0, abs=0.08)
     assert found.gamma == pytest.approx(1.0, abs=0.3)
@@ -40,7 +40,7 @@ def test_a_bent_shape_is_found(gamma: float) -> None:
     n = 20_000
     m, k = rng.normal(0.0, 0.5, n), 2.0
     price = np.exp(m) * stats.burr(c=k, d=gamma).rvs(n, random_state=rng)
-    beta, a = -1.6 * m + 0.4, np.full(n, np.log(1.6))
+    beta, a = -m + 0.4 / 1.6, np.full(n, np.log(1.6))
     found = fit_dagum(exact(price), beta, a, reference_log_bid_cpm=0.0)
     assert found.gamma == pytest.approx(gamma, rel=0.15)
     assert found.slope_scale * 1.6 == pytest.approx(k, rel=0.08)

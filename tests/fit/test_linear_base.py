@@ -19,14 +19,24 @@ def closed(bid: Doubles, price: Doubles) -> CensoredLikelihood:
 
 
 def fitted(
-    likelihood: CensoredLikelihood, *codes: Indices, folds: Indices, bid: Doubles | None = None
+    likelihood: CensoredLikelihood,
+    *codes: Indices,
+    folds: Indices,
+    bid: Doubles | None = None,
+    slopes_differ: bool = False,
 ) -> LinearBase:
     features = [
         Categories.of(f"f{i}", np.array([f"c{c:04d}" for c in column], dtype=object), min_count=1)
         for i, column in enumerate(codes)
     ]
     log_bid = None if bid is None else np.log(bid)
-    return fit_linear_base(likelihood, features, visibility=OtherFolds(folds), log_bid_cpm=log_bid)
+    return fit_linear_base(
+        likelihood,
+        features,
+        visibility=OtherFolds(folds),
+        log_bid_cpm=log_bid,
+        slopes_differ=slopes_differ,
+    )
 
 
 def test_effects_are_recovered_given_the_bid() -> None:
@@ -42,7 +52,7 @@ def test_effects_are_recovered_given_the_bid() -> None:
     assert base.log_slope == pytest.approx(np.log(2.0), abs=0.05)
     for effect, truth in zip(base.effects, (of_site, of_geo), strict=True):
         weights = np.array(effect.lookup.values)
-        slope = np.polyfit(-2.0 * (truth - truth.mean()), weights - weights.mean(), 1)[0]
+        slope = np.polyfit(-(truth - truth.mean()), weights - weights.mean(), 1)[0]
         assert slope == pytest.approx(1.0, abs=0.08)
     won = bid >= price
     naive = np.array([won[site == i].mean() for i in range(40)])
@@ -91,7 +101,7 @@ def test_the_level_of_our_bids_tells_of_rare_categories() -> None:
         for base in (fitted(closed(bid, price), site, folds=folds, bid=b) for b in (bid, None)):
             known = [int(key[1:]) for key in base.effects[0].lookup.keys]
             slope = np.exp(base.log_slope)
-            error = np.array(base.effects[0].lookup.values) / slope + of_site[known]
+            error = np.array(base.effects[0].lookup.values) + of_site[known]
             found.append((np.std(error), abs(slope - 2.5)))
         (with_bids, slope_error), (without, slope_error_without) = found
         if follows:
@@ -99,6 +109,23 @@ def test_the_level_of_our_bids_tells_of_rare_categories() -> None:
             assert slope_error < slope_error_without
         else:
             assert with_bids == pytest.approx(without, rel=0.03)
+
+
+def test_slopes_are_recovered_where_they_differ_and_only_there() -> None:
+    """ln k is a sum of one feature's effects; the other feature moves the price alone."""
+    rng = np.random.default_rng(5)
+    n = 60_000
+    site, geo = rng.integers(0, 40, n), rng.integers(0, 20, n)
+    of_site, of_geo = rng.normal(0.0, 0.5, 40), rng.normal(0.0, 0.25, 20)
+    price = np.exp(of_site[site] + rng.logistic(size=n) / (2.5 * np.exp(of_geo[geo])))
+    bid = np.exp(rng.normal(0.0, 0.6, n))
+    base = fitted(closed(bid, price), site, geo, folds=rng.integers(0, 5, n), slopes_differ=True)
+    (slopes,) = base.slope_terms
+    assert slopes.feature == "f1"
+    assert np.corrcoef(slopes.values, of_geo)[0, 1] > 0.9
+    assert np.std(np.array(slopes.values) - of_geo + of_geo.mean()) < 0.12
+    one = fitted(closed(bid, price), site, geo, folds=rng.integers(0, 5, n))
+    assert one.slope_terms == ()
 
 
 def test_without_categories_there_are_two_constants() -> None:
@@ -109,7 +136,8 @@ def test_without_categories_there_are_two_constants() -> None:
         [],
         visibility=OtherFolds(np.zeros(500, dtype=np.intp)),
         log_bid_cpm=None,
+        slopes_differ=True,
     )
-    assert base.terms == ()
+    assert base.terms == base.slope_terms == ()
     assert base.training_margin.shape == (500,)
     assert base.log_slope == pytest.approx(np.log(3.0), abs=0.3)
