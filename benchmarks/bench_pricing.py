@@ -24,7 +24,7 @@ from scipy import stats
 from benchmarks import win_real
 from benchmarks.win_curves import Contender, Policy, best_constant_shade, contenders
 from benchmarks.win_peers import peers
-from benchmarks.win_worlds import FEEDBACK, SHAPES, judge, make_experiment
+from benchmarks.win_worlds import CLOSED, EXACT, FEEDBACK, SHAPES, Experiment, judge, make_experiment
 
 SEGMENT = "app_bundle"
 OURS = "bidml"
@@ -46,34 +46,47 @@ def run_worlds(
     n_test: int,
 ) -> Table:
     """Every contender in every world; one line a world is printed as it is done."""
-    table: Table = {}
-    for feedback in feedbacks:
+    table: Table = {feedback: {shape: {} for shape in shapes} for feedback in feedbacks}
+    for seed in seeds:
         for shape in shapes:
-            rows = table.setdefault(feedback, {}).setdefault(shape, {})
-            for seed in seeds:
-                experiment = make_experiment(shape, feedback, seed=seed, n_train=n_train, n_test=n_test)
-                floor = experiment.test.truth.floor_cpm
-                _, shaded = best_constant_shade(
-                    experiment.value_cpm, floor, experiment.test.log, experiment.surplus
-                )
+            experiment = make_experiment(shape, seed=seed, n_train=n_train, n_test=n_test)
+            floor = experiment.test.truth.floor_cpm
+            _, shaded = best_constant_shade(
+                experiment.value_cpm, floor, experiment.test.log, experiment.surplus
+            )
+            last: dict[str, dict[str, float]] = {}
+            for feedback in table:
+                rows = table[feedback][shape]
                 _add(rows, CONSTANT, {"surplus": shaded})
                 for contender in who:
-                    if contender.needs_prices and feedback == "closed":
+                    if contender.needs_prices and feedback == CLOSED:
                         continue
-                    known = table.get("closed", {}).get(shape, {}).get(contender.name)
-                    if contender.outcomes_only and feedback != "closed" and known:
-                        at = seeds.index(seed)  # the same world: the feedback alone differs
-                        _add(rows, contender.name, {key: values[at] for key, values in known.items()})
-                        continue
-                    start = time.process_time()
-                    policy = contender.fit(
-                        experiment.test.spec, experiment.train, experiment.observations, seed
-                    )
-                    seconds = time.process_time() - start
-                    scores, _ = judge(policy, experiment)
-                    _add(rows, contender.name, scores | {"fit_cpu_seconds": seconds})
+                    if not (contender.outcomes_only and contender.name in last):
+                        last[contender.name] = _scores(contender, experiment, feedback, seed)
+                    _add(rows, contender.name, last[contender.name])
                 print(_line(feedback, shape, seed, rows), flush=True)
     return table
+
+
+def merged(tables: Sequence[Table]) -> Table:
+    """Tables of different worlds as one; seeds in the order of the tables."""
+    whole: Table = {}
+    for table in tables:
+        for feedback, by_shape in table.items():
+            for shape, rows in by_shape.items():
+                into = whole.setdefault(feedback, {}).setdefault(shape, {})
+                for name, scores in rows.items():
+                    for key, values in scores.items():
+                        into.setdefault(name, {}).setdefault(key, []).extend(values)
+    return whole
+
+
+def _scores(contender: Contender, experiment: Experiment, feedback: str, seed: int) -> dict[str, float]:
+    start = time.process_time()
+    y = experiment.observations(feedback)
+    policy = contender.fit(experiment.test.spec, experiment.train, y, seed)
+    seconds = time.process_time() - start
+    return judge(policy, experiment)[0] | {"fit_cpu_seconds": seconds}
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -130,12 +143,11 @@ def draw(folder: Path, auctions: win_real.RealAuctions, *, n_train: int, n_test:
     from benchmarks import win_plots
 
     folder.mkdir(parents=True, exist_ok=True)
-    experiment = make_experiment(
-        "log_normal", "exact on wins", seed=FIRST_SEED, n_train=n_train, n_test=n_test
-    )
+    experiment = make_experiment("log_normal", seed=FIRST_SEED, n_train=n_train, n_test=n_test)
+    y = experiment.observations(EXACT)
     wanted = (OURS, "LR in log bid", f"KM / isotonic by {SEGMENT}")
     policies: dict[str, Policy] = {
-        c.name: c.fit(experiment.test.spec, experiment.train, experiment.observations, 1)
+        c.name: c.fit(experiment.test.spec, experiment.train, y, 1)
         for c in contenders(SEGMENT)
         if c.name in wanted
     }
@@ -178,15 +190,22 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write every number here")
     parser.add_argument("--plots", type=Path, default=Path("runs/pricing"))
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
     parser.add_argument("--auctions", type=int, default=100_000)
-    parser.add_argument("--feedback", choices=list(FEEDBACK), action="append")
+    parser.add_argument("--feedback", choices=FEEDBACK, action="append")
     parser.add_argument("--shape", choices=SHAPES, action="append")
     parser.add_argument("--contender", action="append", help="leave out all others")
     parser.add_argument("--only", choices=("worlds", "real"))
     parser.add_argument("--variants", action="store_true", help="also bidml with options switched off")
+    parser.add_argument(
+        "--merge", type=Path, nargs="+", help="print the tables of earlier --json files, and stop"
+    )
     options = parser.parse_args()
+    if options.merge:
+        print("\n".join(summary(merged([json.loads(path.read_text())["worlds"] for path in options.merge]))))
+        return
     n_train = 20_000 if options.quick else options.auctions
-    seeds = [FIRST_SEED + i for i in range(1 if options.quick else options.seeds)]
+    seeds = [options.first_seed + i for i in range(1 if options.quick else options.seeds)]
     shapes = options.shape or (_QUICK_SHAPES if options.quick else SHAPES)
     n_test = 4_000 if options.quick else 8_000
     found, missing = peers()

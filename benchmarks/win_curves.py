@@ -85,7 +85,7 @@ def _of(make: Callable[[FeatureSpec, int], Any], wrap: Callable[[Any], Policy]) 
 
 def bidml_curve(name: str, **options: Any) -> Contender:
     """`WinRateModel` with options."""
-    fit = _of(lambda spec, seed: WinRateModel(spec, random_state=seed, **options), ClosedForm)
+    fit = _of(lambda spec, seed: WinRateModel(spec, random_state=seed, n_jobs=1, **options), ClosedForm)
     return Contender(name, fit, ours=True, variant=bool(options))
 
 
@@ -93,7 +93,7 @@ def contenders(segment: str) -> list[Contender]:
     """Ours, its variants and the baselines; `segment` is the category of the segmented curves."""
 
     def closed_log(spec: FeatureSpec, X: pd.DataFrame, y: MarketPriceObservations, seed: int) -> Policy:
-        return ClosedForm(WinRateModel(spec, random_state=seed).fit(X, y.win_or_loss()))
+        return ClosedForm(WinRateModel(spec, random_state=seed, n_jobs=1).fit(X, y.win_or_loss()))
 
     return [
         bidml_curve("bidml"),
@@ -106,7 +106,7 @@ def contenders(segment: str) -> list[Contender]:
         ),
         Contender(
             "monotone LightGBM",
-            _of(lambda spec, seed: MonotoneWinRate(spec, random_state=seed), OnGrid),
+            _of(lambda spec, seed: MonotoneWinRate(spec, random_state=seed, n_jobs=1), OnGrid),
             outcomes_only=True,
         ),
         Contender("KM / isotonic", _of(lambda spec, seed: EmpiricalWinRate(spec), OnGrid)),

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.win_curves import Contender, Policy, best_constant_shade
-from benchmarks.win_worlds import DATA
+from benchmarks.win_worlds import CLOSED, DATA, FEEDBACK
 from bidml.contract import AuctionType, FeatureSpec
 from bidml.features import Doubles
 from bidml.fit import MarketPriceObservations
@@ -49,7 +49,7 @@ class RealAuctions:
 
     def observations(self, feedback: str) -> MarketPriceObservations:
         y = MarketPriceObservations.from_log(self.train)
-        return y.win_or_loss() if feedback == "closed" else y
+        return y.win_or_loss() if feedback == CLOSED else y
 
     def of_bound(self, value_cpm: Doubles, bid_cpm: Doubles) -> float:
         """Realised surplus in first price as a share of the ex-post bound; a bid above the price wins."""
@@ -107,11 +107,11 @@ def run(
 ) -> dict[str, dict[str, dict[str, float]]]:
     """feedback → contender → scores, averaged over the seeds of the fit."""
     table: dict[str, dict[str, dict[str, float]]] = {}
-    for feedback in ("closed", "exact on wins"):
+    for feedback in FEEDBACK:
         y = auctions.observations(feedback)
         rows: dict[str, dict[str, float]] = {"best constant shade": constant_shade(auctions)}
         for contender in contenders:
-            if contender.needs_prices and feedback == "closed":
+            if contender.needs_prices and feedback == CLOSED:
                 continue
             found = [judge(contender.fit(auctions.spec, auctions.train, y, s), auctions) for s in seeds]
             rows[contender.name] = {key: float(np.mean([f[key] for f in found])) for key in found[0]}

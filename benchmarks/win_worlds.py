@@ -13,11 +13,13 @@ from benchmarks.win_curves import Policy
 from bidml.features import Doubles
 from bidml.fit import MarketPriceObservations
 from bidml.pricing import value_cpm
-from bidml.simulate import Market, Shape, Simulation, draw_world, one_exchange
+from bidml.simulate import Feedback, Market, Shape, Simulation, draw_world, one_exchange
 
 DATA: Final = Path(__file__).resolve().parents[2] / "shared" / "data"
 HISTOGRAMS: Final = DATA / "ipinyou_price_histograms_9campaigns.csv.gz"
-FEEDBACK: Final = {"closed": "closed", "exact on wins": "min_bid_to_win_on_wins"}
+CLOSED: Final = "closed"
+EXACT: Final = "exact on wins"
+FEEDBACK: Final = (CLOSED, EXACT)
 SHAPES: Final = tuple(str(shape) for shape in Shape)
 
 
@@ -33,9 +35,10 @@ class Experiment:
     value_cpm: Doubles
     oracle_cpm: Doubles
 
-    @property
-    def observations(self) -> MarketPriceObservations:
-        return MarketPriceObservations.from_log(self.train)
+    def observations(self, feedback: str) -> MarketPriceObservations:
+        """Of the training log; CLOSED: as if the exchange told no prices."""
+        y = MarketPriceObservations.from_log(self.train)
+        return y.win_or_loss() if feedback == CLOSED else y
 
     def surplus(self, bid_cpm: Doubles) -> float:
         """Expected surplus of bids (n_test,) as a share of the oracle's."""
@@ -44,12 +47,12 @@ class Experiment:
         )
 
 
-def make_experiment(shape: str, feedback: str, *, seed: int, n_train: int, n_test: int) -> Experiment:
+def make_experiment(shape: str, *, seed: int, n_train: int, n_test: int) -> Experiment:
     """One world, one first-price exchange, every loss on price."""
     rng = np.random.default_rng(seed)
     market = Market(
         shape=shape,  # type: ignore[arg-type]
-        exchanges=one_exchange(FEEDBACK[feedback]),
+        exchanges=one_exchange(Feedback.WINS),
         histograms=HISTOGRAMS if shape == Shape.EMPIRICAL else None,
     )
     world = draw_world(market, rng=rng)
