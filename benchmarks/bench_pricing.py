@@ -223,7 +223,9 @@ def main() -> None:
     if options.only != "worlds":
         auctions = win_real.load(n_draws=3 if options.quick else 10)
         result["real"] = win_real.run(
-            [*contenders("domain"), *found], auctions, seeds=[1] if options.quick else [1, 2, 3]
+            [*(c for c in contenders("domain") if not c.variant or options.variants), *found],
+            auctions,
+            seeds=[1] if options.quick else [1, 2, 3],
         )
         print("\n".join(real_summary(result["real"])))
         draw(options.plots, auctions, n_train=n_train, n_test=n_test)

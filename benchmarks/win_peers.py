@@ -36,7 +36,13 @@ class _Encoded:
         folds = np.random.default_rng(seed).permutation(np.arange(len(y)) % _N_FOLDS)
         self.spec, self.y = spec, y
         self._inputs: WinInputs = fit_win_inputs(
-            spec, columns, y, reference_log_bid_cpm=reference_log_bid_cpm(y), folds=folds, has_terms=False
+            spec,
+            columns,
+            y,
+            reference_log_bid_cpm=reference_log_bid_cpm(y),
+            folds=folds,
+            has_terms=False,
+            slopes_differ=False,
         )
         self.train = self._inputs.training.matrix
         self._last: tuple[pd.DataFrame, Doubles] | None = None
