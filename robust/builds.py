@@ -65,7 +65,7 @@ ASAN = Build(
     "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer",
     library="libasan.so",
     environment={
-        "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:allocator_may_return_null=1",
+        "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:allocator_may_return_null=1:malloc_context_size=2",
         "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
         "PYTHONMALLOC": "malloc",
     },

@@ -33,13 +33,14 @@ ATTACKS = (
     Attack(
         "files",
         "robust.hostile_files",
-        ASAN,
+        PLAIN,
         _twins(
             PLAIN,
             "python: any graph is accepted",
             "python: any digest is accepted",
             "python: bounds are not checked",
         ),
+        (ASAN,),
         n_shares=2,
     ),
     Attack(
