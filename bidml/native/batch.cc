@@ -65,7 +65,7 @@ class Block {
 
   bool find(PyObject* const* objects, int slot, const int* unknown, int n_unknown,
             const std::byte** payloads) noexcept {
-    std::string_view texts[kRows];
+    TextRef texts[kRows];
     const std::byte* found[kRows];
     TextScratch scratch;
     int first = 0;

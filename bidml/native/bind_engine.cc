@@ -56,9 +56,9 @@ std::string_view text_of(PyObject* object) {
   return {utf8, size_t(size)};
 }
 
-std::vector<std::string_view> texts_of(const nb::object& fast_sequence) {
+std::vector<TextRef> texts_of(const nb::object& fast_sequence) {
   const size_t n = size_t(PySequence_Fast_GET_SIZE(fast_sequence.ptr()));
-  std::vector<std::string_view> texts(n);
+  std::vector<TextRef> texts(n);
   for (size_t i = 0; i < n; ++i) texts[i] = text_of(PySequence_Fast_GET_ITEM(fast_sequence.ptr(), Py_ssize_t(i)));
   return texts;
 }
@@ -87,7 +87,7 @@ nb::tuple margins(const Engine& engine, nb::handle numbers, nb::handle categorie
   const Doubles doubles(numbers.ptr(), "numbers");
   doubles.demand_size(size_t(engine.n_numbers()), "numbers");
   const nb::object sequence = fast_sequence(categories);
-  const std::vector<std::string_view> texts = texts_of(sequence);
+  const std::vector<TextRef> texts = texts_of(sequence);
   demand_count(texts.size(), size_t(engine.n_categories()));
   double out[kMaxHeads];
   if (reference) {
@@ -106,7 +106,7 @@ nb::tuple margins_of_sides(const Engine& engine, nb::handle numbers, nb::handle 
   const Doubles doubles(numbers.ptr(), "numbers");
   doubles.demand_size(size_t(engine.n_numbers()), "numbers");
   const nb::object sequence = fast_sequence(categories);
-  const std::vector<std::string_view> texts = texts_of(sequence);
+  const std::vector<TextRef> texts = texts_of(sequence);
   demand_count(texts.size(), size_t(engine.n_categories()));
   if (n_request_numbers < 0 || n_request_numbers > engine.n_numbers() || n_request_categories < 0 ||
       n_request_categories > engine.n_categories()) {
@@ -119,7 +119,7 @@ nb::tuple margins_of_sides(const Engine& engine, nb::handle numbers, nb::handle 
   engine.set_numbers(rows[1], n_request_numbers, engine.n_numbers() - n_request_numbers,
                      doubles.data() + n_request_numbers);
   for (int slot = n_request_categories; slot < engine.n_categories(); ++slot) {
-    engine.set_category(rows[1], slot, texts[size_t(slot)].data(), texts[size_t(slot)].size());
+    engine.set_category(rows[1], slot, texts[size_t(slot)].data, texts[size_t(slot)].size);
   }
   double out[kMaxHeads];
   if (merged) {
@@ -140,13 +140,13 @@ void margins_many(const Engine& engine, nb::handle numbers, nb::handle categorie
   const Doubles doubles(numbers.ptr(), "numbers");
   doubles.demand_size(n_rows * n_numbers, "numbers");
   const nb::object sequence = fast_sequence(categories);
-  const std::vector<std::string_view> texts = texts_of(sequence);
+  const std::vector<TextRef> texts = texts_of(sequence);
   demand_count(texts.size(), n_rows * n_categories);
   const GilReleased released;
   RowBuffer row(engine);
   for (size_t i = 0; i < n_rows; ++i) {
     const double* x = doubles.data() + i * n_numbers;
-    const std::string_view* text = texts.data() + i * n_categories;
+    const TextRef* text = texts.data() + i * n_categories;
     double* to = margins.data() + i * n_heads;
     if (reference) {
       engine.margins_reference(x, text, kAllHeads, to);

@@ -42,21 +42,17 @@ class Encoder {
 
   void set_category(std::byte* row, int slot, const char* text, size_t size) const noexcept {
     const CategorySlot& s = categories_[slot];
-    write_payload(s, find_(s.table, data_of({text, size}), size), row);
+    write_payload(s, find_(s.table, TextRef(std::string_view(text, size)).data, size), row);
   }
-  bool is_unseen(int slot, std::string_view text) const noexcept {
+  bool is_unseen(int slot, TextRef text) const noexcept {
     const StringTable& table = categories_[slot].table;
-    return table.has_keys() && find_(table, data_of(text), text.size()) == table.payload(table.cells, false);
+    return table.has_keys() && find_(table, text.data, text.size) == table.payload(table.cells, false);
   }
-  // Three passes, so that the texts, then the cells, come from memory side by side.
-  void set_categories(std::byte* row, int first, int count, const std::string_view* texts) const noexcept {
-    const std::byte* cells[kMaxFeatures];
+  void set_categories(std::byte* row, int first, int count, const TextRef* texts) const noexcept {
+    const std::byte* payloads[kMaxFeatures];
     const CategorySlot* slots = categories_ + first;
-    for (int i = 0; i < count; ++i) __builtin_prefetch(texts[i].data());
-    for (int i = 0; i < count; ++i) cells[i] = locate_(slots[i].table, data_of(texts[i]), texts[i].size());
-    for (int i = 0; i < count; ++i) {
-      write_payload(slots[i], confirm_(slots[i].table, cells[i], data_of(texts[i]), texts[i].size()), row);
-    }
+    find_all_(&slots->table, sizeof *slots, size_t(count), texts, payloads);
+    for (int i = 0; i < count; ++i) write_payload(slots[i], payloads[i], row);
   }
   void set_numbers(std::byte* row, int first, int count, const double* values) const noexcept {
     uint32_t codes[kMaxFeatures + 8];
@@ -65,11 +61,8 @@ class Encoder {
   }
 
   // Where the ranks of `count` texts of one slot are: their payloads. count is at most kRowsAtOnce.
-  void find_categories(int slot, int count, const std::string_view* texts, const std::byte** payloads) const noexcept {
-    const std::byte* cells[kRowsAtOnce];
-    const StringTable& table = categories_[slot].table;
-    for (int i = 0; i < count; ++i) cells[i] = locate_(table, data_of(texts[i]), texts[i].size());
-    for (int i = 0; i < count; ++i) payloads[i] = confirm_(table, cells[i], data_of(texts[i]), texts[i].size());
+  void find_categories(int slot, int count, const TextRef* texts, const std::byte** payloads) const noexcept {
+    find_all_(&categories_[slot].table, 0, size_t(count), texts, payloads);
   }
   // One slot of many rows, `stride` bytes apart.
   void set_category_of_rows(std::byte* rows, size_t stride, int slot, int count,
@@ -84,9 +77,6 @@ class Encoder {
   }
 
  private:
-  // The missing text may have no address.
-  static const char* data_of(std::string_view text) noexcept { return text.empty() ? "" : text.data(); }
-
   // codes[s]: of slot s
   void write_numbers(std::byte* row, int first, int count, const uint32_t* codes) const noexcept {
     for (uint32_t i = direct_starts_[first]; i < direct_starts_[first + count]; ++i) {
@@ -127,8 +117,7 @@ class Encoder {
   const std::byte* blank_ = nullptr;          // (row_bytes,)
   size_t row_bytes_ = 0;
   decltype(Kernels::find) find_ = nullptr;
-  decltype(Kernels::locate) locate_ = nullptr;
-  decltype(Kernels::confirm) confirm_ = nullptr;
+  decltype(Kernels::find_all) find_all_ = nullptr;
   decltype(Kernels::find_codes) find_codes_ = nullptr;
   decltype(Kernels::find_codes_of_slot) find_codes_of_slot_ = nullptr;
 };

@@ -126,8 +126,8 @@ void Engine::set_category(Row& row, int slot, const char* utf8, size_t size) con
   impl_->encoder.set_category(bytes_of(row), slot, utf8, size);
 }
 
-void Engine::set_categories(Row& row, int first, int count, const std::string_view* text) const noexcept {
-  impl_->encoder.set_categories(bytes_of(row), first, count, text);
+void Engine::set_categories(Row& row, int first, int count, const TextRef* texts) const noexcept {
+  impl_->encoder.set_categories(bytes_of(row), first, count, texts);
 }
 
 void Engine::set_numbers(Row& row, int first, int count, const double* values) const noexcept {
@@ -138,9 +138,9 @@ bool Engine::is_unseen(int slot, std::string_view text) const noexcept {
   return impl_->encoder.is_unseen(slot, text);
 }
 
-void Engine::find_categories(int slot, int count, const std::string_view* text,
+void Engine::find_categories(int slot, int count, const TextRef* texts,
                              const std::byte** payloads) const noexcept {
-  impl_->encoder.find_categories(slot, count, text, payloads);
+  impl_->encoder.find_categories(slot, count, texts, payloads);
 }
 
 void Engine::set_category_of_rows(RowBuffer& rows, int count, int slot,
@@ -193,7 +193,7 @@ void Engine::margins(const Row& request, const Row& line, uint32_t head_mask, do
   margins(row, head_mask, out);
 }
 
-void Engine::margins_reference(const double* numbers, const std::string_view* categories, uint32_t head_mask,
+void Engine::margins_reference(const double* numbers, const TextRef* categories, uint32_t head_mask,
                                double* out) const {
   for (size_t h = 0; h < n_heads(); ++h) {
     if (head_mask >> h & 1) out[h] = impl_->reference[h].margin(numbers, categories);

@@ -90,6 +90,17 @@ constexpr size_t kMaxKeys = 4'000'000;
 constexpr size_t kMaxDepth = 512;
 constexpr double kMaxAbsLeaf = 1e6;
 
+// A text as the engine takes it, not initialised: a request has arrays of them. `data` is never null.
+struct TextRef {
+  const char* data;
+  size_t size;
+
+  TextRef() = default;
+  TextRef(const char* text, size_t n) noexcept : data(text), size(n) {}
+  TextRef(std::string_view text) noexcept : data(text.empty() ? "" : text.data()), size(text.size()) {}
+  operator std::string_view() const noexcept { return {data, size}; }
+};
+
 // ---- rows --------------------------------------------------------------------------------------------------------
 
 // An encoded row, or one side of it: opaque, `Engine::row_bytes()` long, 64-byte aligned.
@@ -170,15 +181,15 @@ class Engine {
   void set_category(Row& row, int slot, const char* utf8, size_t size) const noexcept;
   // Whether a text has no entry in a slot that has some.
   bool is_unseen(int slot, std::string_view text) const noexcept;
-  // slots first .. first+count-1 at once; values[i] and text[i] belong to slot first+i. Number the slots of the
+  // slots first .. first+count-1 at once; values[i] and texts[i] belong to slot first+i. Number the slots of the
   // request before those of the line item, and each side is one call.
-  void set_categories(Row& row, int first, int count, const std::string_view* text) const noexcept;
+  void set_categories(Row& row, int first, int count, const TextRef* texts) const noexcept;
   void set_numbers(Row& row, int first, int count, const double* values) const noexcept;
 
   // One slot of the first `count` rows at once, at most kRowsAtOnce. A text is found first, which can be remembered: its
   // payload is the engine's and lives as long.
   static constexpr int kRowsAtOnce = 32;
-  void find_categories(int slot, int count, const std::string_view* text, const std::byte** payloads) const noexcept;
+  void find_categories(int slot, int count, const TextRef* texts, const std::byte** payloads) const noexcept;
   void set_category_of_rows(RowBuffer& rows, int count, int slot, const std::byte* const* payloads) const noexcept;
   void set_number_of_rows(RowBuffer& rows, int count, int slot, const double* values) const noexcept;
 
@@ -196,7 +207,7 @@ class Engine {
   void merge(Row& out, const Row& request, const Row& line) const noexcept;
 
   // The oracle: doubles compared node by node, summed in tree order. numbers (n_numbers,), categories (n_categories,).
-  void margins_reference(const double* numbers, const std::string_view* categories, uint32_t head_mask,
+  void margins_reference(const double* numbers, const TextRef* categories, uint32_t head_mask,
                          double* out) const;
 
  private:

@@ -57,8 +57,10 @@ class Extractor {
   // The text of category slot `slot`; in `scratch`, which has room, or borrowed from the request.
   std::string_view category(const Found& found, int slot, TextScratch& scratch) const noexcept {
     const Field& field = categories_[size_t(slot)];
-    if (field.derived == Derived::none) return scratch.of(found.values[field.leaf]);
-    return derived_text(found, field.derived, scratch);
+    if (__builtin_expect(field.derived != Derived::none, 0)) return derived_text(found, field.derived, scratch);
+    const Value& value = found.values[field.leaf];
+    if (__builtin_expect(value.kind == Kind::text && value.size <= kLongestText, 1)) return {value.data, value.size};
+    return scratch.of(value);
   }
   // All number slots of the request, into numbers[slot].
   void numbers(const Found& found, double* numbers) const noexcept {

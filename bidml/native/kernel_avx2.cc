@@ -226,19 +226,16 @@ const std::byte* find(const StringTable& table, const char* text, size_t size) n
   return kScalarKernels.find(table, text, size);
 }
 
-const std::byte* locate(const StringTable& table, const char* text, size_t size) noexcept {
-  return kScalarKernels.locate(table, text, size);
-}
-
-const std::byte* confirm(const StringTable& table, const std::byte* cell, const char* text, size_t size) noexcept {
-  return kScalarKernels.confirm(table, cell, text, size);
+void find_all(const StringTable* first, size_t step, size_t n, const TextRef* texts,
+              const std::byte** payloads) noexcept {
+  kScalarKernels.find_all(first, step, n, texts, payloads);
 }
 
 double walk(const WalkForest& forest, const uint8_t* ranks) noexcept { return kScalarKernels.walk(forest, ranks); }
 
 }  // namespace
 
-const Kernels kAvx2Kernels = {portable_hash, find, locate, confirm, combine, find_codes, find_codes_of_slot,
+const Kernels kAvx2Kernels = {portable_hash, find, find_all, combine, find_codes, find_codes_of_slot,
                                complete_any, nullptr, walk};
 
 }  // namespace bidml

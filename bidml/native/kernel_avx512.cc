@@ -69,22 +69,33 @@ BIDML_INLINE const std::byte* confirm_short(const StringTable& table, const std:
   return table.payload(cell, (uint64_t(differs) | (StringTable::size_of(cell) ^ size)) == 0);
 }
 
-BIDML_AVX512 const std::byte* locate(const StringTable& table, const char* text, size_t size) noexcept {
-  const std::byte* cell = table.cell(hash(text, size, table.seed));
-  _mm_prefetch(reinterpret_cast<const char*>(cell), _MM_HINT_T0);
-  return cell;
-}
-
-BIDML_AVX512 const std::byte* confirm(const StringTable& table, const std::byte* cell, const char* text,
-                                      size_t size) noexcept {
-  if (__builtin_expect(size > 64, 0)) return kScalarKernels.confirm(table, cell, text, size);
-  return confirm_short(table, cell, load_text(text, size), size);
+__attribute__((noinline)) BIDML_AVX512 const std::byte* find_long(const StringTable& table, const char* text,
+                                                                  size_t size) noexcept {
+  const std::byte* cell = table.cell(hash_long(text, size, table.seed));
+  return table.payload(cell, StringTable::size_of(cell) == size && __builtin_memcmp(table.key_of(cell), text, size) == 0);
 }
 
 BIDML_AVX512 const std::byte* find(const StringTable& table, const char* text, size_t size) noexcept {
-  if (__builtin_expect(size > 64, 0)) return confirm(table, locate(table, text, size), text, size);
+  if (__builtin_expect(size > 64, 0)) return find_long(table, text, size);
   const __m512i bytes = load_text(text, size);
   return confirm_short(table, table.cell(hash_short(bytes, size, table.seed)), bytes, size);
+}
+
+BIDML_AVX512 void find_all(const StringTable* first, size_t step, size_t n, const TextRef* texts,
+                           const std::byte** payloads) noexcept {
+  const std::byte* cells[kMaxFeatures];
+  for (size_t i = 0; i < n; ++i) {
+    const StringTable& table = first->after(i * step);
+    if (__builtin_expect(texts[i].size > 64, 0)) continue;
+    cells[i] = table.cell(hash_short(load_text(texts[i].data, texts[i].size), texts[i].size, table.seed));
+    _mm_prefetch(reinterpret_cast<const char*>(cells[i]), _MM_HINT_T0);
+  }
+  for (size_t i = 0; i < n; ++i) {
+    const StringTable& table = first->after(i * step);
+    payloads[i] = __builtin_expect(texts[i].size > 64, 0)
+                      ? find_long(table, texts[i].data, texts[i].size)
+                      : confirm_short(table, cells[i], load_text(texts[i].data, texts[i].size), texts[i].size);
+  }
 }
 
 BIDML_AVX512 void combine(std::byte* out, const std::byte* a, const std::byte* b, const std::byte* blank,
@@ -105,12 +116,7 @@ BIDML_INLINE uint32_t count_below(const double* block, __m512d x) {
 
 BIDML_AVX512 void find_codes(const NumberSlot* slots, const uint32_t* missing, size_t n, const double* values,
                              uint32_t* codes) noexcept {
-  // First what NaN adds to the code 0 that the search gives it, as no breakpoint is below NaN.
-  for (size_t i = 0; i < n; i += 8) {
-    const __m512d x = _mm512_maskz_loadu_pd(__mmask8(_bzhi_u32(0xFF, unsigned(n - i))), values + i);
-    const __mmask8 is_missing = _mm512_cmp_pd_mask(x, x, _CMP_UNORD_Q);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(codes + i), _mm256_maskz_loadu_epi32(is_missing, missing + i));
-  }
+  // One by one: the values were written just now, and a wide load of them would wait until all are in the cache.
   for (size_t i = 0; i < n; ++i) {
     const NumberSlot& slot = slots[i];
     const __m512d x = _mm512_set1_pd(values[i]);
@@ -140,7 +146,8 @@ BIDML_AVX512 void find_codes(const NumberSlot* slots, const uint32_t* missing, s
         code = bisected_block(slot, values[i]) * 8;
         code += count_below(slot.blocks + code, x);
     }
-    codes[i] += code;
+    // No breakpoint is below NaN, so that its code is 0 so far; without a branch, as numbers are missing at random.
+    codes[i] = code | (values[i] != values[i] ? missing[i] : 0);
   }
 }
 
@@ -382,7 +389,7 @@ double walk(const WalkForest& forest, const uint8_t* ranks) noexcept { return kS
 
 }  // namespace
 
-const Kernels kAvx512Kernels = {hash, find, locate, confirm, combine, find_codes, find_codes_of_slot,
+const Kernels kAvx512Kernels = {hash, find, find_all, combine, find_codes, find_codes_of_slot,
                                complete_any, leafwise_any, walk};
 
 }  // namespace bidml

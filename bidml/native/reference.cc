@@ -26,12 +26,12 @@ ReferenceHead::Lookup::Lookup(const LookupView& view)
   }
 }
 
-double ReferenceHead::Lookup::operator()(const std::string_view* categories) const {
+double ReferenceHead::Lookup::operator()(const TextRef* categories) const {
   size_t low = 0, high = values.size();
   while (low < high) {
     const size_t middle = (low + high) / 2;
     const auto key = std::string_view(text).substr(starts[middle], starts[middle + 1] - starts[middle]);
-    const int order = categories[slot].compare(key);
+    const int order = std::string_view(categories[slot]).compare(key);
     if (order == 0) return values[middle];
     (order < 0 ? high : low) = order < 0 ? middle : middle + 1;
   }
@@ -81,7 +81,7 @@ double ReferenceHead::tree(int64_t root, const double* x) const {
   }
 }
 
-double ReferenceHead::margin(const double* numbers, const std::string_view* categories) const {
+double ReferenceHead::margin(const double* numbers, const TextRef* categories) const {
   std::vector<double> x;
   x.reserve(columns_.size());
   for (const Column& column : columns_) {

@@ -11,7 +11,7 @@ namespace bidml {
 class ReferenceHead {
  public:
   explicit ReferenceHead(const HeadView& head);  // of a validated blueprint
-  double margin(const double* numbers, const std::string_view* categories) const;
+  double margin(const double* numbers, const TextRef* categories) const;
 
  private:
   struct Lookup {  // searched by bisection
@@ -21,7 +21,7 @@ class ReferenceHead {
     std::vector<double> values;    // (n_keys,)
     double default_value;
     explicit Lookup(const LookupView& view);
-    double operator()(const std::string_view* categories) const;
+    double operator()(const TextRef* categories) const;
   };
   struct Column {
     int number_slot;  // -1: a lookup

@@ -121,7 +121,7 @@ inline void encode_request(const Model& model, const Found& found, Row& row) noe
   double numbers[kMostNumbers];
   extractor.numbers(found, numbers);
   engine.set_numbers(row, 0, model.n_request_numbers, numbers);
-  std::string_view texts[kMostNumbers];
+  TextRef texts[kMostNumbers];
   TextScratch scratch;
   int first = 0;
   for (int slot = 0; slot < extractor.n_categories(); ++slot) {

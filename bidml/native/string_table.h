@@ -46,6 +46,10 @@ struct StringTable {
     std::memcpy(&offset, cell + key_offset, sizeof offset);
     return reinterpret_cast<const char*>(cells + offset);
   }
+  // The table `bytes` after this one, in an array of structures that hold them.
+  const StringTable& after(size_t bytes) const noexcept {
+    return *reinterpret_cast<const StringTable*>(reinterpret_cast<const std::byte*>(this) + bytes);
+  }
   // Without a branch: unseen texts come at random.
   const std::byte* payload(const std::byte* cell, bool found) const noexcept {
     const auto is_found = -intptr_t{found};
