@@ -121,7 +121,8 @@ def _compiled(build: Build) -> Path:
         edits = faults.edits()
         options += ["-include", str(ROOT / "robust" / "fault.h")]
     _mirror(ROOT / _NATIVE, source / _NATIVE, edits)
-    _write_if_new(source / "CMakeLists.txt", (ROOT / "CMakeLists.txt").read_text())
+    for name in ("CMakeLists.txt", "bidml/__init__.py"):
+        _write_if_new(source / name, (ROOT / name).read_text())
     configure = [
         *(_tool("cmake"), "-G", "Ninja", "-S", str(source), "-B", str(objects)),
         "-DCMAKE_BUILD_TYPE=Release",

@@ -115,7 +115,9 @@ bool score_batch(const Model& model, const BatchColumns& batch, Telemetry& telem
         const double at = batch.prices[4][i];
         const PriceInputs inputs{batch.prices[0][i], batch.prices[1][i], batch.prices[2][i], batch.prices[3][i],
                                  at == 1.0 ? 1 : at == 2.0 ? 2 : 0};
-        wants_win_rate ? price_margins<true>(model, inputs, trace) : price_margins<false>(model, inputs, trace);
+        const auto margin_of = [&](size_t head) { return margins[r][head]; };
+        wants_win_rate ? price_margins<true>(model, inputs, trace, margin_of)
+                       : price_margins<false>(model, inputs, trace, margin_of);
         telemetry.count(trace.decision.reason, trace.decision.bid_cpm, trace.decision.optimum_cpm, trace.pctr);
       } else {
         trace.pctr = sigmoid(calibrated(model.calibration, trace.margins[0]));

@@ -219,7 +219,7 @@ void bind_engine(nb::module_& module) {
       "Whether this machine runs the kernels of `name`: scalar, avx2, avx512.");
   nb::class_<Engine> cls(module, "Engine", "Heads of a blueprint, lowered to rank space; immutable, shared by threads.");
   cls.def(nb::new_([](nb::handle heads, nb::handle slots, int n_numbers, int n_categories, std::string_view isa) {
-            auto engine = engine_from_python(heads, slots, n_numbers, n_categories, isa_from_name(isa));
+            auto engine = engine_from_python(heads, slots, n_numbers, n_categories, isa_from_name(isa), true);
             return std::unique_ptr<Engine>(const_cast<Engine*>(engine.release()));
           }),
           "heads"_a, "slots"_a, "n_numbers"_a, "n_categories"_a, "isa"_a = "best",

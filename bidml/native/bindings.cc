@@ -6,6 +6,10 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string_view.h>
 
+#if defined(__linux__)
+#include <malloc.h>
+#endif
+
 #include "batch.h"
 #include "engine_from_python.h"
 #include "gil.h"
@@ -61,7 +65,7 @@ std::shared_ptr<const Model> model_of(nb::handle blueprint, nb::list rates, std:
   heads.append(ctr.is_none() ? empty : nb::object(ctr.attr("head")));
   heads.append(win.is_none() ? empty : nb::object(win.attr("location")));
   heads.append(win.is_none() ? empty : nb::object(win.attr("log_slope")));
-  model->engine = engine_from_python(heads, slots, model->n_numbers, model->n_categories, isa_from_name(isa));
+  model->engine = engine_from_python(heads, slots, model->n_numbers, model->n_categories, isa_from_name(isa), false);
   if (!ctr.is_none()) {
     model->heads |= kCtrHead;
     const nb::object c = ctr.attr("calibration");
@@ -509,6 +513,13 @@ NB_MODULE(_native, m) {
         return out;
       });
 
+  m.attr("__version__") = BIDML_VERSION;
+  m.def("return_free_memory", [] {
+    const GilReleased released;
+#if defined(__GLIBC__)
+    malloc_trim(0);
+#endif
+  }, "Give what the C library keeps of freed memory back to the system; for the end of a load.");
   m.def("raw_category", [](nb::handle value) {
     TextScratch scratch;
     return decoded(scratch.of(value_of(value.ptr())));

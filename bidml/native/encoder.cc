@@ -139,7 +139,7 @@ struct NumberTables {
 
 Encoder::Encoder(const std::vector<HeadView>& heads, const std::vector<HeadLanes>& lanes, int n_numbers,
                  int n_categories, const Kernels& kernels, Arena& arena)
-    : find_(kernels.find), find_all_(kernels.find_all), find_codes_(kernels.find_codes),
+    : find_(kernels.find), locate_all_(kernels.locate_all), confirm_all_(kernels.confirm_all), find_codes_(kernels.find_codes),
       find_codes_of_slot_(kernels.find_codes_of_slot) {
   std::vector<std::vector<Use>> uses(static_cast<size_t>(n_categories));
   std::vector<std::vector<PlacedLane>> placed(static_cast<size_t>(n_numbers));

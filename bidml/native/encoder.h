@@ -49,10 +49,17 @@ class Encoder {
     return table.has_keys() && find_(table, text.data, text.size) == table.payload(table.cells, false);
   }
   void set_categories(std::byte* row, int first, int count, const TextRef* texts) const noexcept {
-    const std::byte* payloads[kMaxFeatures];
+    set_slots(row, first, count, texts, 0, nullptr);
+  }
+  // Categories from `first`, numbers from 0: the numbers are searched while the texts' cells come from memory.
+  void set_slots(std::byte* row, int first, int count, const TextRef* texts, int n_numbers,
+                 const double* numbers) const noexcept {
+    const std::byte* found[kMaxFeatures];
     const CategorySlot* slots = categories_ + first;
-    find_all_(&slots->table, sizeof *slots, size_t(count), texts, payloads);
-    for (int i = 0; i < count; ++i) write_payload(slots[i], payloads[i], row);
+    locate_all_(&slots->table, sizeof *slots, size_t(count), texts, found);
+    set_numbers(row, 0, n_numbers, numbers);
+    confirm_all_(&slots->table, sizeof *slots, size_t(count), texts, found);
+    for (int i = 0; i < count; ++i) write_payload(slots[i], found[i], row);
   }
   void set_numbers(std::byte* row, int first, int count, const double* values) const noexcept {
     uint32_t codes[kMaxFeatures + 8];
@@ -62,7 +69,9 @@ class Encoder {
 
   // Where the ranks of `count` texts of one slot are: their payloads. count is at most kRowsAtOnce.
   void find_categories(int slot, int count, const TextRef* texts, const std::byte** payloads) const noexcept {
-    find_all_(&categories_[slot].table, 0, size_t(count), texts, payloads);
+    const StringTable& table = categories_[slot].table;
+    locate_all_(&table, 0, size_t(count), texts, payloads);
+    confirm_all_(&table, 0, size_t(count), texts, payloads);
   }
   // One slot of many rows, `stride` bytes apart.
   void set_category_of_rows(std::byte* rows, size_t stride, int slot, int count,
@@ -117,7 +126,8 @@ class Encoder {
   const std::byte* blank_ = nullptr;          // (row_bytes,)
   size_t row_bytes_ = 0;
   decltype(Kernels::find) find_ = nullptr;
-  decltype(Kernels::find_all) find_all_ = nullptr;
+  decltype(Kernels::locate_all) locate_all_ = nullptr;
+  decltype(Kernels::confirm_all) confirm_all_ = nullptr;
   decltype(Kernels::find_codes) find_codes_ = nullptr;
   decltype(Kernels::find_codes_of_slot) find_codes_of_slot_ = nullptr;
 };

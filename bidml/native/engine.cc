@@ -2,6 +2,7 @@
 
 #include <cstring>
 #include <new>
+#include <stdexcept>
 
 #include "arena.h"
 #include "encoder.h"
@@ -85,7 +86,7 @@ Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Engine::~Engine() = default;
 
 std::unique_ptr<const Engine> Engine::build(const std::vector<HeadView>& heads, int n_numbers, int n_categories,
-                                            Isa wanted) {
+                                            Isa wanted, bool with_reference) {
   validate(heads, n_numbers, n_categories);
   auto impl = std::make_unique<Impl>();
   impl->isa = resolve_isa(wanted);
@@ -102,7 +103,7 @@ std::unique_ptr<const Engine> Engine::build(const std::vector<HeadView>& heads, 
     HeadInfo info{std::string(isa_name(impl->isa)) + " " + forest.shape(), forest.why(), view.trees.roots.size,
                   view.columns.size(), impl->arena.used() - before};
     impl->heads.push_back({std::move(forest), view.intercept, view.scale, view.divisor, std::move(info)});
-    impl->reference.emplace_back(view);
+    if (with_reference) impl->reference.emplace_back(view);
   }
   return std::unique_ptr<const Engine>(new Engine(std::move(impl)));
 }
@@ -132,6 +133,11 @@ void Engine::set_categories(Row& row, int first, int count, const TextRef* texts
 
 void Engine::set_numbers(Row& row, int first, int count, const double* values) const noexcept {
   impl_->encoder.set_numbers(bytes_of(row), first, count, values);
+}
+
+void Engine::set_slots(Row& row, int first, int count, const TextRef* texts, int n_numbers,
+                       const double* values) const noexcept {
+  impl_->encoder.set_slots(bytes_of(row), first, count, texts, n_numbers, values);
 }
 
 bool Engine::is_unseen(int slot, std::string_view text) const noexcept {
@@ -182,6 +188,11 @@ void Engine::margins(const Row& row, uint32_t head_mask, double* out) const noex
   }
 }
 
+double Engine::margin(const Row& row, size_t head) const noexcept {
+  const HeadPlace& place = impl_->encoder.place(head);
+  return impl_->margin(head, bytes_of(row) + place.lanes, bytes_of(row) + place.terms);
+}
+
 void Engine::margins(const Row& request, const Row& line, uint32_t head_mask, double* out) const noexcept {
   if (row_bytes() > kShortRow) {
     impl_->margins_of_long_rows(bytes_of(request), bytes_of(line), head_mask, out);
@@ -195,6 +206,7 @@ void Engine::margins(const Row& request, const Row& line, uint32_t head_mask, do
 
 void Engine::margins_reference(const double* numbers, const TextRef* categories, uint32_t head_mask,
                                double* out) const {
+  if (impl_->reference.size() != n_heads()) throw std::logic_error("the oracle was built; found none; ask build for it");
   for (size_t h = 0; h < n_heads(); ++h) {
     if (head_mask >> h & 1) out[h] = impl_->reference[h].margin(numbers, categories);
   }

@@ -161,8 +161,9 @@ class Engine {
  public:
   // Checks every index and number again; throws std::invalid_argument("rule; found value; remedy").
   // `wanted` is overridden by the environment variable BIDML_ISA, read here; an unavailable one is refused.
+  // A bidder's engine is built without the oracle, which keeps a copy of the blueprint.
   static std::unique_ptr<const Engine> build(const std::vector<HeadView>& heads, int n_numbers, int n_categories,
-                                             Isa wanted = Isa::best);
+                                             Isa wanted = Isa::best, bool with_reference = true);
   ~Engine();
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
@@ -185,6 +186,9 @@ class Engine {
   // request before those of the line item, and each side is one call.
   void set_categories(Row& row, int first, int count, const TextRef* texts) const noexcept;
   void set_numbers(Row& row, int first, int count, const double* values) const noexcept;
+  // Both in less time: categories first .. first+count-1 and numbers 0 .. n_numbers-1.
+  void set_slots(Row& row, int first, int count, const TextRef* texts, int n_numbers,
+                 const double* values) const noexcept;
 
   // One slot of the first `count` rows at once, at most kRowsAtOnce. A text is found first, which can be remembered: its
   // payload is the engine's and lives as long.
@@ -195,6 +199,7 @@ class Engine {
 
   // -- score: out[h] for every head h whose bit is set in head_mask --
   void margins(const Row& row, uint32_t head_mask, double* out) const noexcept;
+  double margin(const Row& row, size_t head) const noexcept;
   // Two partial rows of which each slot is set in at most one.
   void margins(const Row& request, const Row& line, uint32_t head_mask, double* out) const noexcept;
   // Many at once, head by head, so that a head's trees stay in the first cache: out (count, n_heads).
@@ -207,6 +212,7 @@ class Engine {
   void merge(Row& out, const Row& request, const Row& line) const noexcept;
 
   // The oracle: doubles compared node by node, summed in tree order. numbers (n_numbers,), categories (n_categories,).
+  // Throws std::logic_error without it.
   void margins_reference(const double* numbers, const TextRef* categories, uint32_t head_mask,
                          double* out) const;
 

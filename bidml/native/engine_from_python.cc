@@ -118,11 +118,11 @@ HeadView head_of(nb::handle object, nb::handle slots, Borrowed& borrowed) {
 }  // namespace
 
 std::unique_ptr<const Engine> engine_from_python(nb::handle heads, nb::handle slots, int n_numbers, int n_categories,
-                                                 Isa isa) {
+                                                 Isa isa, bool with_reference) {
   Borrowed borrowed;
   std::vector<HeadView> views;
   for (nb::handle head : heads) views.push_back(head_of(head, slots, borrowed));
-  return Engine::build(views, n_numbers, n_categories, isa);
+  return Engine::build(views, n_numbers, n_categories, isa, with_reference);
 }
 
 }  // namespace bidml

@@ -9,8 +9,9 @@ namespace bidml {
 
 // heads: sequence of Head; slots: mapping of feature name → (is_category, slot). Throws std::invalid_argument (a
 // ValueError in Python) for what the engine refuses, nanobind::python_error for missing attributes or wrong types.
+// `with_reference`: as Engine::build.
 std::unique_ptr<const Engine> engine_from_python(nanobind::handle heads, nanobind::handle slots, int n_numbers,
-                                                 int n_categories, Isa isa);
+                                                 int n_categories, Isa isa, bool with_reference);
 
 void bind_engine(nanobind::module_& module);
 

@@ -26,6 +26,7 @@ inline bool is_hex(char c) noexcept { return is_digit(c) || uint8_t((c | 0x20) -
 inline char at(Text p, Text end) noexcept { return p != end ? *p : '\0'; }
 
 inline Text after_space(Text p, Text end) noexcept {
+  if (__builtin_expect(p != end && uint8_t(*p) > ' ', 1)) return p;
   while (p != end && (*p == ' ' || *p == '\n' || *p == '\r' || *p == '\t')) ++p;
   return p;
 }

@@ -226,16 +226,21 @@ const std::byte* find(const StringTable& table, const char* text, size_t size) n
   return kScalarKernels.find(table, text, size);
 }
 
-void find_all(const StringTable* first, size_t step, size_t n, const TextRef* texts,
-              const std::byte** payloads) noexcept {
-  kScalarKernels.find_all(first, step, n, texts, payloads);
+void locate_all(const StringTable* first, size_t step, size_t n, const TextRef* texts,
+                const std::byte** cells) noexcept {
+  kScalarKernels.locate_all(first, step, n, texts, cells);
+}
+
+void confirm_all(const StringTable* first, size_t step, size_t n, const TextRef* texts,
+                 const std::byte** cells) noexcept {
+  kScalarKernels.confirm_all(first, step, n, texts, cells);
 }
 
 double walk(const WalkForest& forest, const uint8_t* ranks) noexcept { return kScalarKernels.walk(forest, ranks); }
 
 }  // namespace
 
-const Kernels kAvx2Kernels = {portable_hash, find, find_all, combine, find_codes, find_codes_of_slot,
+const Kernels kAvx2Kernels = {portable_hash, find, locate_all, confirm_all, combine, find_codes, find_codes_of_slot,
                                complete_any, nullptr, walk};
 
 }  // namespace bidml

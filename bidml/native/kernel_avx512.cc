@@ -81,20 +81,23 @@ BIDML_AVX512 const std::byte* find(const StringTable& table, const char* text, s
   return confirm_short(table, table.cell(hash_short(bytes, size, table.seed)), bytes, size);
 }
 
-BIDML_AVX512 void find_all(const StringTable* first, size_t step, size_t n, const TextRef* texts,
-                           const std::byte** payloads) noexcept {
-  const std::byte* cells[kMaxFeatures];
+BIDML_AVX512 void locate_all(const StringTable* first, size_t step, size_t n, const TextRef* texts,
+                             const std::byte** cells) noexcept {
   for (size_t i = 0; i < n; ++i) {
     const StringTable& table = first->after(i * step);
     if (__builtin_expect(texts[i].size > 64, 0)) continue;
     cells[i] = table.cell(hash_short(load_text(texts[i].data, texts[i].size), texts[i].size, table.seed));
     _mm_prefetch(reinterpret_cast<const char*>(cells[i]), _MM_HINT_T0);
   }
+}
+
+BIDML_AVX512 void confirm_all(const StringTable* first, size_t step, size_t n, const TextRef* texts,
+                              const std::byte** cells) noexcept {
   for (size_t i = 0; i < n; ++i) {
     const StringTable& table = first->after(i * step);
-    payloads[i] = __builtin_expect(texts[i].size > 64, 0)
-                      ? find_long(table, texts[i].data, texts[i].size)
-                      : confirm_short(table, cells[i], load_text(texts[i].data, texts[i].size), texts[i].size);
+    cells[i] = __builtin_expect(texts[i].size > 64, 0)
+                   ? find_long(table, texts[i].data, texts[i].size)
+                   : confirm_short(table, cells[i], load_text(texts[i].data, texts[i].size), texts[i].size);
   }
 }
 
@@ -389,7 +392,7 @@ double walk(const WalkForest& forest, const uint8_t* ranks) noexcept { return kS
 
 }  // namespace
 
-const Kernels kAvx512Kernels = {hash, find, find_all, combine, find_codes, find_codes_of_slot,
+const Kernels kAvx512Kernels = {hash, find, locate_all, confirm_all, combine, find_codes, find_codes_of_slot,
                                complete_any, leafwise_any, walk};
 
 }  // namespace bidml

@@ -21,11 +21,14 @@ const std::byte* find(const StringTable& table, const char* text, size_t size) n
   return confirm(table, locate(table, text, size), text, size);
 }
 
-void find_all(const StringTable* first, size_t step, size_t n, const TextRef* texts,
-              const std::byte** payloads) noexcept {
-  const std::byte* cells[kMaxFeatures];
+void locate_all(const StringTable* first, size_t step, size_t n, const TextRef* texts,
+                const std::byte** cells) noexcept {
   for (size_t i = 0; i < n; ++i) cells[i] = locate(first->after(i * step), texts[i].data, texts[i].size);
-  for (size_t i = 0; i < n; ++i) payloads[i] = confirm(first->after(i * step), cells[i], texts[i].data, texts[i].size);
+}
+
+void confirm_all(const StringTable* first, size_t step, size_t n, const TextRef* texts,
+                 const std::byte** cells) noexcept {
+  for (size_t i = 0; i < n; ++i) cells[i] = confirm(first->after(i * step), cells[i], texts[i].data, texts[i].size);
 }
 
 void combine(std::byte* out, const std::byte* a, const std::byte* b, const std::byte* blank, size_t n) noexcept {
@@ -129,7 +132,7 @@ double walk(const WalkForest& forest, const uint8_t* ranks) noexcept {
 
 }  // namespace
 
-const Kernels kScalarKernels = {portable_hash, find, find_all, combine, find_codes, find_codes_of_slot,
+const Kernels kScalarKernels = {portable_hash, find, locate_all, confirm_all, combine, find_codes, find_codes_of_slot,
                                 complete_any, nullptr, walk};
 
 namespace {

@@ -69,10 +69,12 @@ struct Kernels {
   HashFunction hash;
   // The payload of `text`.
   const std::byte* (*find)(const StringTable& table, const char* text, size_t size) noexcept;
-  // The payloads of n ≤ kMaxFeatures texts: of texts[i] in the table i · step bytes after the first. Two passes, so that
-  // the texts, then the cells, come from memory side by side.
-  void (*find_all)(const StringTable* first, size_t step, size_t n, const TextRef* texts,
-                   const std::byte** payloads) noexcept;
+  // The payloads of n texts, of texts[i] in the table i · step bytes after the first: where each is if it is anywhere,
+  // on its way into the cache; then, when something else was done meanwhile, what is there.
+  void (*locate_all)(const StringTable* first, size_t step, size_t n, const TextRef* texts,
+                     const std::byte** cells) noexcept;
+  void (*confirm_all)(const StringTable* first, size_t step, size_t n, const TextRef* texts,
+                      const std::byte** cells_then_payloads) noexcept;
   // out = a ^ b ^ blank: n bytes, a multiple of 64, all 64-byte aligned; out may be a or b.
   void (*combine)(std::byte* out, const std::byte* a, const std::byte* b, const std::byte* blank, size_t n) noexcept;
   // codes[i] of values[i] for slots[i]; missing[i] is slots[i].n_breaks + 1, the code of NaN. Of slots without a lane,

@@ -84,12 +84,18 @@ inline double calibrated(const Calibration& c, double log_odds) {
   return c.positive * ln_p - c.negative * ln_q + c.shift;
 }
 
-inline WinCurve win_curve(const WinParameters& w, double location_margin, double log_slope_margin) {
-  const double beta = std::min(std::max(location_margin, -kMaxAbsWinLogit), kMaxAbsWinLogit);
+inline double win_shape(const WinParameters& w, double log_slope_margin) {
   const double a = std::min(std::max(log_slope_margin, kMinLogSlope), kMaxLogSlope);
-  const double k = w.slope_scale * exp_of(a);
-  if (w.location_is_log_price) return {w.reference_log_bid_cpm - (beta + w.logit_shift / k), k};
-  return {w.reference_log_bid_cpm - (w.slope_scale * beta + w.logit_shift) / k, k};
+  return w.slope_scale * exp_of(a);
+}
+inline double win_location(const WinParameters& w, double location_margin, double k) {
+  const double beta = std::min(std::max(location_margin, -kMaxAbsWinLogit), kMaxAbsWinLogit);
+  if (w.location_is_log_price) return w.reference_log_bid_cpm - (beta + w.logit_shift / k);
+  return w.reference_log_bid_cpm - (w.slope_scale * beta + w.logit_shift) / k;
+}
+inline WinCurve win_curve(const WinParameters& w, double location_margin, double log_slope_margin) {
+  const double k = win_shape(w, log_slope_margin);
+  return {win_location(w, location_margin, k), k};
 }
 
 inline double win_rate(const WinCurve& curve, double gamma, double bid_cpm) {
@@ -120,14 +126,22 @@ inline double start_of_root(double k, double d) {
 
 constexpr double kSteepest = 64.0, kFlattest = 1e-3, kMostAbsLocation = 100.0, kLeastValue = 1e-290;
 
-// The unconstrained maximiser of (v − b) F(b); v > 0.
-inline double first_price_optimum_cpm(const WinCurve& curve, double gamma, double v) {
+// What the root needs of shape and value. A step of its own: it runs while the location's trees are still being walked.
+struct RootTerms {
+  double gk, log_gkv, log_1_gk;
+
+  RootTerms(double k, double gamma, double v) noexcept
+      : gk(gamma * k), log_gkv(log_of(gk * v)), log_1_gk(log_of(1.0 + gk)) {}
+};
+
+// The unconstrained maximiser of (v − b) F(b); v > 0. `terms`: of the curve's shape and v.
+inline double first_price_optimum_cpm(const WinCurve& curve, const RootTerms& terms, double v) {
   const double k = curve.shape;
-  const double gk = gamma * k;
+  const double gk = terms.gk;
   if (__builtin_expect(k >= kFlattest && k <= kSteepest && std::fabs(curve.location) <= kMostAbsLocation &&
                            v >= kLeastValue,
                        1)) {
-    const double d = k * (log_of(gk * v) - curve.location) - (k + 1.0) * log_of(1.0 + gk);
+    const double d = k * (terms.log_gkv - curve.location) - (k + 1.0) * terms.log_1_gk;
     double y = start_of_root(k, d);
     const double rough = rough_exp_of_negative(-std::fabs(y));
     y -= householder_step(y, k, d, rough, rough_log_1_plus(rough));
@@ -149,14 +163,19 @@ inline double first_price_optimum_cpm(const WinCurve& curve, double gamma, doubl
   return std::exp(curve.location + (y + ln_1_gk) / k);
 }
 
-// Never NaN, never negative, never above cap or value, never below floor: else bid_cpm is 0 and the reason says why.
-// The win rate at the bid is left 0 where it is not wanted.
-template <bool wants_win_rate = true>
-inline Decision price(double pctr, const WinCurve& curve, double gamma, const PriceInputs& in) {
+// The value, before and after pacing; the rest of the decision is `price`'s.
+inline Decision paced_value(double pctr, const PriceInputs& in) {
   Decision out;
   out.value_cpm = 1000.0 * pctr * in.value_per_click;
-  const double v = out.value_cpm * in.pacing_multiplier;
-  out.unshaded_bid_cpm = v;
+  out.unshaded_bid_cpm = out.value_cpm * in.pacing_multiplier;
+  return out;
+}
+
+// Never NaN, never negative, never above cap or value, never below floor: else bid_cpm is 0 and the reason says why.
+// The win rate at the bid is left 0 where it is not wanted. `terms`: of the curve's shape and the paced value.
+template <bool wants_win_rate = true>
+inline Decision price(Decision out, const WinCurve& curve, double gamma, const RootTerms& terms, const PriceInputs& in) {
+  const double v = out.unshaded_bid_cpm;
   if (!(in.floor_cpm >= 0.0)) {
     out.reason = Reason::kInvalidFloor;
     return out;
@@ -178,7 +197,7 @@ inline Decision price(double pctr, const WinCurve& curve, double gamma, const Pr
     out.reason = Reason::kValueBelowFloor;
     return out;
   }
-  out.optimum_cpm = in.auction_type == 2 ? v : first_price_optimum_cpm(curve, gamma, v);
+  out.optimum_cpm = in.auction_type == 2 ? v : first_price_optimum_cpm(curve, terms, v);
   const double bid = std::min(std::max(out.optimum_cpm, in.floor_cpm), std::min(in.cap_cpm, v));
   // The guard that stands alone: whatever happened above, what leaves is inside its bounds.
   if (!(bid > 0.0 && bid >= in.floor_cpm && bid <= in.cap_cpm && bid <= v)) {
@@ -189,6 +208,12 @@ inline Decision price(double pctr, const WinCurve& curve, double gamma, const Pr
   if (wants_win_rate) out.win_rate = win_rate(curve, gamma, bid);
   out.reason = Reason::kBid;
   return out;
+}
+
+template <bool wants_win_rate = true>
+inline Decision price(double pctr, const WinCurve& curve, double gamma, const PriceInputs& in) {
+  const Decision value = paced_value(pctr, in);
+  return price<wants_win_rate>(value, curve, gamma, RootTerms(curve.shape, gamma, value.unshaded_bid_cpm), in);
 }
 
 }  // namespace bidml

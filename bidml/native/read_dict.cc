@@ -126,6 +126,16 @@ class DictReader::InPlace {
       if (!DictEntries::is_plain(dict)) lookup_.is_exact = false;
     }
 
+    // Keys and values lie anywhere: what is about to be read comes from memory side by side.
+    void expect(const Key* key, const Key* end) const noexcept {
+      for (; key != end; ++key) {
+        const size_t at = key->place.load(std::memory_order_relaxed);
+        if (at >= entries_.size()) continue;
+        __builtin_prefetch(entries_.key(at));
+        __builtin_prefetch(entries_.value(at));
+      }
+    }
+
     PyObject* operator[](const Key& key) noexcept {
       const size_t at = key.place.load(std::memory_order_relaxed);
       if (__builtin_expect(at < entries_.size(), 1)) {
@@ -169,6 +179,7 @@ class DictReader::InPlace {
   };
 
   static PyObject* item_of(PyObject* list, Py_ssize_t i) noexcept { return PyList_GET_ITEM(list, i); }
+  static void expect_object(PyObject* dict) noexcept { DictEntries::expect(dict); }
 };
 
 #endif
@@ -177,11 +188,13 @@ class DictReader::InPlace {
 class DictReader::ByCall {
  public:
   explicit ByCall(Held& held) : held_(held) {}
+  static void expect_object(PyObject*) noexcept {}
   static constexpr bool is_exact = true;
 
   class Dict {
    public:
     Dict(ByCall& lookup, PyObject* dict) : lookup_(lookup), dict_(dict) {}
+    void expect(const Key*, const Key*) const noexcept {}
     PyObject* operator[](const Key& key) noexcept {
       PyObject* wanted = key.wanted.object;
       PyObject* found = nullptr;
@@ -245,6 +258,7 @@ bool DictReader::read_by(Lookup& lookup, PyObject* request, Imp imp, std::string
     }
     typename Lookup::Dict dict(lookup, objects[i]);
     if (!lookup.is_exact) return false;
+    dict.expect(key, end_key);
     for (; key != end_key; ++key) {
       PyObject* value = dict[*key];
       if (key->leaf != kNone) set_value(found.values[key->leaf], value);
@@ -263,6 +277,7 @@ bool DictReader::read_by(Lookup& lookup, PyObject* request, Imp imp, std::string
         value = is_list && at >= 0 && at < PyList_GET_SIZE(value) ? lookup.item_of(value, at) : nullptr;
       }
       objects[key->child] = value != nullptr && PyDict_Check(value) ? value : nullptr;
+      if (objects[key->child] != nullptr) Lookup::expect_object(value);
       if (key->access == Access::imp && objects[key->child] != nullptr) found.imps = Imps::found;
     }
     if (!lookup.is_exact) return false;

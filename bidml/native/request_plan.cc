@@ -85,7 +85,9 @@ void RequestPlan::add_keys(PlanNode& node) {
     const uint64_t head = head_of(text, keys_[k].size, text + 128);
     uint32_t at = hash_of(head, keys_[k].size);
     while (table_[c.table + (at & c.table_mask)].key != kNone) ++at;
-    table_[c.table + (at & c.table_mask)] = {head, k};
+    uint64_t last = 0;
+    if (keys_[k].size > 8) std::memcpy(&last, text + keys_[k].size - 8, 8);
+    table_[c.table + (at & c.table_mask)] = {head, last, k, keys_[k].size};
   }
   for (const auto& child : node.children) {
     if (child->is_opened()) add_keys(*child);

@@ -74,8 +74,7 @@ class RequestPlan {
     for (uint32_t at = hash_of(head, size);; ++at) {
       const Slot& slot = table_[c.table + (at & c.table_mask)];
       if (slot.key == kNone) return nullptr;
-      if (slot.head == head && keys_[slot.key].size == size &&
-          (size <= 8 || std::memcmp(texts_[slot.key].data(), text, size) == 0)) {
+      if (slot.head == head && slot.size == size && (size <= 8 || rest_is(slot, text, size))) {
         return &keys_[slot.key];
       }
     }
@@ -83,9 +82,17 @@ class RequestPlan {
 
  private:
   struct Slot {
-    uint64_t head = 0;
+    uint64_t head = 0;   // its first 8 bytes, zero-padded
+    uint64_t last = 0;   // its last 8 bytes, where it has more than 8
     uint16_t key = kNone;
+    uint16_t size = 0;
   };
+
+  bool rest_is(const Slot& slot, const char* text, size_t size) const noexcept {
+    uint64_t last;
+    std::memcpy(&last, text + size - 8, 8);
+    return slot.last == last && (size <= 16 || std::memcmp(texts_[slot.key].data() + 8, text + 8, size - 16) == 0);
+  }
 
   // The first 8 bytes, zero-padded.
   static uint64_t head_of(const char* text, size_t size, const char* end) noexcept {

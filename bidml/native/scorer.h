@@ -120,7 +120,6 @@ inline void encode_request(const Model& model, const Found& found, Row& row) noe
   engine.clear(row);
   double numbers[kMostNumbers];
   extractor.numbers(found, numbers);
-  engine.set_numbers(row, 0, model.n_request_numbers, numbers);
   TextRef texts[kMostNumbers];
   TextScratch scratch;
   int first = 0;
@@ -132,7 +131,7 @@ inline void encode_request(const Model& model, const Found& found, Row& row) noe
     }
     texts[slot - first] = extractor.category(found, slot, scratch);
   }
-  engine.set_categories(row, first, extractor.n_categories() - first, texts);
+  engine.set_slots(row, first, extractor.n_categories() - first, texts, model.n_request_numbers, numbers);
 }
 
 // What the model does not find in a request and a line item; for some decisions only.
@@ -158,15 +157,23 @@ inline void look_closely(const LineItem& line, FeatureCounts& counts) noexcept {
   for (const uint16_t feature : line.unseen) add(counts.unseen[feature]);
 }
 
-// From margins to the decision.
-template <bool wants_win_rate>
-void price_margins(const Model& model, const PriceInputs& inputs, Trace& trace) noexcept {
+// From margins to the decision. margin_of(head) is asked head by head: what follows from a margin is a long chain of
+// dependent steps, which the processor hides behind the next head's trees; the shortest chain comes last.
+template <bool wants_win_rate, class MarginOf>
+__attribute__((always_inline)) inline void price_margins(const Model& model, const PriceInputs& inputs, Trace& trace,
+                                                         const MarginOf& margin_of) noexcept {
+  trace.margins[0] = margin_of(0);
   trace.log_odds = calibrated(model.calibration, trace.margins[0]);
   trace.pctr = sigmoid(trace.log_odds);
-  trace.curve = win_curve(model.win, trace.margins[1], trace.margins[2]);
+  const Decision value = paced_value(trace.pctr, inputs);
+  trace.margins[2] = margin_of(2);
+  trace.curve.shape = win_shape(model.win, trace.margins[2]);
+  const RootTerms terms(trace.curve.shape, model.win.gamma, value.unshaded_bid_cpm);
+  trace.margins[1] = margin_of(1);
+  trace.curve.location = win_location(model.win, trace.margins[1], trace.curve.shape);
   trace.floor_cpm = inputs.floor_cpm;
   trace.auction_type = inputs.auction_type;
-  trace.decision = price<wants_win_rate>(trace.pctr, trace.curve, model.win.gamma, inputs);
+  trace.decision = price<wants_win_rate>(value, trace.curve, model.win.gamma, terms, inputs);
 }
 
 inline PriceInputs price_inputs(const LineItem& line, const Terms& terms) noexcept {
@@ -223,8 +230,9 @@ void decide(const Model& model, const Request& request, const LineItem& line, Tr
     if (trace.decision.reason != Reason::kBid) return;
     Row& row = BIDML_STACK_ROW(*model.engine);
     encode_request(model, found, row);
-    model.engine->margins(row, *line.row, kAllHeads, trace.margins);
-    price_margins<wants_win_rate>(model, price_inputs(line, terms), trace);
+    model.engine->merge(row, row, *line.row);
+    price_margins<wants_win_rate>(model, price_inputs(line, terms), trace,
+                                  [&](size_t head) { return model.engine->margin(row, head); });
     if (__builtin_expect(look != nullptr, 0)) {
       look_closely(model, found, *look);
       look_closely(line, *look);
@@ -260,8 +268,8 @@ Best best_of(const Model& model, const Request& request, const LineAt& line_at, 
       model.engine->margins_of_lines(row, rows, count, kAllHeads, margins[0]);
       for (int i = 0; i < count; ++i) {
         Trace trace;
-        std::memcpy(trace.margins, margins[i], sizeof trace.margins);
-        price_margins<true>(model, price_inputs(line_at(first + i), terms), trace);
+        price_margins<true>(model, price_inputs(line_at(first + i), terms), trace,
+                            [&](size_t head) { return margins[i][head]; });
         const Decision& d = trace.decision;
         if (d.reason != Reason::kBid) {
           if (best.index < 0) best.reason = d.reason;

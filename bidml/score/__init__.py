@@ -5,6 +5,7 @@ line = scorer.line_item(campaign_id="c42", value_per_click=0.45, cap_cpm=8.0)
 bid_cpm = scorer.bid(request, line)  # 0.0 = no bid
 """
 
+import bidml.score.compiled  # noqa: F401  (first: refuses an extension of another version)
 from bidml.contract import NoBidReason
 from bidml.score.canary import Canary, CanaryLine
 from bidml.score.decision_log import DecisionLog

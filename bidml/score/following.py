@@ -263,7 +263,7 @@ class Following:
             scorer = self._load(read_release(self._folder, release), release)
             if now is not None:
                 demand_interchangeable(now.scorer, scorer)
-        born = self._clocks.born(release.data_end or data_end_of(scorer.blueprint.provenance))
+        born = self._clocks.born(release.data_end or data_end_of(scorer.provenance))
         if self._staleness is not None and born != born:
             raise ArtifactError(
                 "a model that may become stale says when its data ends",
@@ -370,9 +370,9 @@ def follow(
         )
 
     def load(data: bytes, release: Release) -> Scorer:
-        scorer = Scorer(parse_artifact(data, sha256=release.sha256), rates=rates, strict=strict, isa=isa)
-        scorer.check_itself()
-        return scorer
+        return Scorer.of_artifact(
+            parse_artifact(data, sha256=release.sha256), rates=rates, strict=strict, isa=isa
+        )
 
     following = Following(Path(folder), load, key=key, staleness=staleness, clocks=clocks or Clocks())
     if interval_seconds is not None:

@@ -11,7 +11,7 @@ import hashlib
 import json
 from array import array
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import nan
 from pathlib import Path
 from typing import Any, Final
@@ -46,11 +46,15 @@ _DAMAGED: Final = "the file is damaged or altered: export or fetch it again"
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """What a file holds: the model, its own check, and the SHA-256 of its bytes (hexadecimal)."""
+    """What a file holds: the model, its own check, and the SHA-256 of its bytes (hexadecimal).
+
+    `data`: the bytes; empty for a model that was never in a file.
+    """
 
     blueprint: Blueprint
     self_check: SelfCheck
     sha256: str
+    data: bytes = field(default=b"", repr=False, compare=False)
 
 
 def read_artifact(path: str | Path) -> Artifact:
@@ -100,7 +104,7 @@ def parse_artifact(data: bytes, *, sha256: str | None = None) -> Artifact:
         raise ArtifactError(
             "metadata is in canonical form", value="another order or spelling", remedy=_DAMAGED
         )
-    return Artifact(blueprint, meta.self_check, sha256 or hashlib.sha256(data).hexdigest())
+    return Artifact(blueprint, meta.self_check, sha256 or hashlib.sha256(data).hexdigest(), data)
 
 
 def _canonical_metadata(blueprint: Blueprint, self_check: SelfCheck) -> tuple[tuple[str, str], ...]:

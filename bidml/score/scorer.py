@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import math
 from array import array
 from collections.abc import Mapping
@@ -14,19 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from bidml.blueprint import Blueprint
-from bidml.contract import PRICE_OUTPUTS, AuctionType, NoBidReason
+from bidml.contract import PRICE_OUTPUTS, AuctionType, FeatureSpec, NoBidReason
 from bidml.errors import ArtifactError, ConfigError, DataError
-from bidml.metadata import TOLERANCE, difference
+from bidml.metadata import TOLERANCE, SelfCheck, difference
 from bidml.score import _native
 from bidml.score.batch import batch_arguments
 from bidml.score.explanation import Explanation
 from bidml.score.raw import line_item_value
-from bidml.score.reader import Artifact, read_artifact
+from bidml.score.reader import Artifact, parse_artifact, read_artifact
 from bidml.score.telemetry import Telemetry, read_telemetry
 from bidml.units import is_currency_code
 
 LineItem = _native.LineItem
 
+PARTS = ("ctr", "win")  # of an artifact that prices
 _ISAS = ("best", "scalar", "avx2", "avx512")
 
 
@@ -68,7 +71,19 @@ class Scorer(_native.NativeScorer):
                 value=str(error),
                 remedy="export the model again",
             ) from None
-        self.artifact = artifact
+        # The tables above are the model from here on: of the blueprint, many times as large, only the outline stays.
+        # It is copied, because what stays where it was made keeps all the memory around it.
+        self._data, self._kept = artifact.data, None if artifact.data else artifact
+        whole = artifact.blueprint
+        outline = copy.deepcopy(dataclasses.replace(whole, ctr=None, win=None))
+        self.sha256 = artifact.sha256[:32] + artifact.sha256[32:]
+        self.currency: str = outline.currency
+        self.spec: FeatureSpec = outline.spec
+        self.provenance: Mapping[str, Any] = outline.provenance
+        self.parts: tuple[str, ...] = tuple(
+            name for name, part in (("ctr", whole.ctr), ("win", whole.win)) if part is not None
+        )
+        self._metrics, self._default_auction_type = outline.metrics, outline.default_auction_type
         self._feature_slots: dict[str, tuple[bool, int]] = self._slots()
         self.rates: dict[str, float] = dict(_checked_rates(rates))
 
@@ -88,18 +103,37 @@ class Scorer(_native.NativeScorer):
         hot path raise `RequestError` on malformed requests (tests, development). `isa` forces a kernel family
         ("scalar", "avx2", "avx512"). Raises `ArtifactError` for any file that is not wholly what it should be.
         """
-        scorer = cls(read_artifact(path), rates=rates, strict=strict, isa=isa)
+        return cls.of_artifact(
+            read_artifact(path), rates=rates, strict=strict, isa=isa, self_check=self_check
+        )
+
+    @classmethod
+    def of_artifact(
+        cls,
+        artifact: Artifact,
+        *,
+        rates: Mapping[str, float] | None = None,
+        strict: bool = False,
+        isa: str = "best",
+        self_check: bool = True,
+    ) -> Scorer:
+        """The same from an artifact that was read already; keep no reference to it, it is large."""
+        scorer = cls(artifact, rates=rates, strict=strict, isa=isa)
         if self_check:
-            scorer.check_itself()
+            scorer.check_itself(artifact.self_check)
+        del artifact
+        _native.return_free_memory()
         return scorer
 
     @property
-    def blueprint(self) -> Blueprint:
-        return self.artifact.blueprint
+    def artifact(self) -> Artifact:
+        """Slow: made again from the file's bytes, as a bidder has no use for it."""
+        return self._kept or parse_artifact(self._data, sha256=self.sha256)
 
     @property
-    def currency(self) -> str:
-        return self.blueprint.currency
+    def blueprint(self) -> Blueprint:
+        """The model in numbers; slow, as `artifact`. `spec`, `currency`, `provenance` and `parts` are at hand."""
+        return self.artifact.blueprint
 
     def line_item(
         self,
@@ -116,10 +150,10 @@ class Scorer(_native.NativeScorer):
         Fields that the model does not read are kept in `.fields`. `pacing_multiplier` may be set later at any time.
         Raises `ConfigError` for a missing field or an impossible amount, `ArtifactError` when the file cannot price.
         """
-        if self.blueprint.ctr is None or self.blueprint.win is None:
+        if self.parts != PARTS:
             raise ArtifactError(
                 "an artifact that prices has a CTR model and a win curve",
-                value="ctr only" if self.blueprint.win is None else "win curve only",
+                value="ctr only" if "ctr" in self.parts else "win curve only",
                 remedy="use score_many for its outputs, or train both",
             )
         value_per_click = _checked_amount("value_per_click", value_per_click)
@@ -128,7 +162,7 @@ class Scorer(_native.NativeScorer):
         margin = _checked_amount("margin", margin, below=1.0)
         categories: list[tuple[int, str]] = []
         numbers: list[tuple[int, float]] = []
-        for feature in self.blueprint.spec.features:
+        for feature in self.spec.features:
             if not feature.source.startswith("line_item."):
                 continue
             field = feature.source.removeprefix("line_item.")
@@ -160,7 +194,7 @@ class Scorer(_native.NativeScorer):
         found = self._explain(request, line, imp)
         categories, numbers = found.pop("raw", ((), ()))
         features: dict[str, str | float] = {}
-        for feature in self.blueprint.spec.features:
+        for feature in self.spec.features:
             if feature.source.startswith("line_item."):
                 features[feature.name] = line_item_value(
                     feature.kind, line.fields.get(feature.source.removeprefix("line_item."))
@@ -194,13 +228,13 @@ class Scorer(_native.NativeScorer):
 
     def _score(self, columns: Mapping[str, Any], outputs: Mapping[str, Any], *, counted: bool) -> None:
         priced = not set(PRICE_OUTPUTS).isdisjoint(outputs)
-        if priced and (self.blueprint.ctr is None or self.blueprint.win is None):
+        if priced and self.parts != PARTS:
             raise DataError(
                 "bids need an artifact with a CTR model and a win curve",
                 value=sorted(outputs),
                 remedy="ask for less",
             )
-        arguments = batch_arguments(self.blueprint.spec, self._feature_slots, columns, outputs)
+        arguments = batch_arguments(self.spec, self._feature_slots, columns, outputs)
         try:
             n_rows, categories, numbers, prices, outs = arguments
             # Not with *arguments: that would make a bound method, see __init__.
@@ -214,12 +248,12 @@ class Scorer(_native.NativeScorer):
         """What is loaded: identity, contract, provenance, and how each head runs ("path") and why not faster."""
         heads = self._engine_info()
         return {
-            "sha256": self.artifact.sha256,
+            "sha256": self.sha256,
             "currency": self.currency,
-            "features": list(self.blueprint.spec.names),
-            "default_auction_type": int(self.blueprint.default_auction_type),
-            "provenance": dict(self.blueprint.provenance),
-            "metrics": dict(self.blueprint.metrics),
+            "features": list(self.spec.names),
+            "default_auction_type": int(self._default_auction_type),
+            "provenance": dict(self.provenance),
+            "metrics": dict(self._metrics),
             "engine": {
                 **heads,
                 "heads": dict(zip(("ctr", "location", "log_slope"), heads["heads"], strict=True)),
@@ -234,9 +268,9 @@ class Scorer(_native.NativeScorer):
         """What this scorer has done so far: decisions, distributions, features not found. For a monitor."""
         return read_telemetry(self._telemetry(), self._feature_slots)
 
-    def check_itself(self) -> None:
-        """Replay the artifact's self-check rows; raises `ArtifactError` at the first difference."""
-        check = self.artifact.self_check
+    def check_itself(self, check: SelfCheck | None = None) -> None:
+        """Replay the artifact's self-check rows, or `check`; raises `ArtifactError` at the first difference."""
+        check = check or self.artifact.self_check
         n_rows = check.n_rows
         found = {name: array("d", bytes(8 * n_rows)) for name in check.expected}
         self._score(check.columns, found, counted=False)

@@ -56,11 +56,7 @@ def demand_interchangeable(now: Scorer, candidate: Scorer) -> None:
     """Line items hold money in one currency and want to be priced."""
     for what, wanted, found in (
         ("currency", now.currency, candidate.currency),
-        (
-            "parts (CTR, win curve)",
-            (now.blueprint.ctr is not None, now.blueprint.win is not None),
-            (candidate.blueprint.ctr is not None, candidate.blueprint.win is not None),
-        ),
+        ("parts", now.parts, candidate.parts),
     ):
         if wanted != found:
             raise ArtifactError(
