@@ -40,7 +40,7 @@ def measure(model: Path, n_auctions: int) -> dict[str, Any]:
     seconds["replay_artifact, log to result"] = perf_counter() - start
 
     start = perf_counter()
-    columns = raw_columns(log, scorer.blueprint.spec)
+    columns = raw_columns(log, scorer.spec)
     seconds["of it: raw columns"] = perf_counter() - start
     auctions = ReplayAuctions.from_log(log)
     bidder = scorer_bidder(

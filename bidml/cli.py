@@ -251,7 +251,7 @@ def inspect(artifact: Artifact, as_json: Json = False) -> None:
     """What an artifact is: features, currency, training window, metrics, and how each head will run here."""
     scorer = _loaded(artifact)
     document = scorer.info()
-    document["features"] = [feature.to_json() for feature in scorer.blueprint.spec.features]
+    document["features"] = [feature.to_json() for feature in scorer.spec.features]
     if as_json:
         typer.echo(json.dumps(document, indent=1, default=str))
         return
@@ -408,7 +408,7 @@ def replay(
     settings = config_from_options(config, log=log, format=format, models="win")
     scorer = _loaded(artifact)
     if settings.features is None:
-        spec = scorer.blueprint.spec.to_json()
+        spec = scorer.spec.to_json()
         settings = settings.model_copy(update={**spec, "features": tuple(spec["features"])})
     rows, _ = check(read(settings.log.path, settings), settings, needs=())  # a log without losses will do
     results = replay_artifact(

@@ -168,7 +168,7 @@ def why_this_price(
 
 def background_columns(scorer: Scorer, log: str | Path) -> dict[str, npt.NDArray[Any]]:
     """The raw columns of a Parquet log, as a background for `scorer`. Raises `DataError` for another file."""
-    return raw_columns(read_log(log, format="parquet").head(_MOST_BACKGROUND), scorer.blueprint.spec)
+    return raw_columns(read_log(log, format="parquet").head(_MOST_BACKGROUND), scorer.spec)
 
 
 def margin_parts(
@@ -198,7 +198,7 @@ def margin_parts(
 def self_check_rows(scorer: Scorer) -> dict[str, npt.NDArray[Any]]:
     """Raw columns of the sampled rows in the artifact's self-check: the last ones, at most 96."""
     check = scorer.artifact.self_check.columns
-    return {name: np.array(check[name], dtype=object)[-SAMPLE_ROWS:] for name in scorer.blueprint.spec.names}
+    return {name: np.array(check[name], dtype=object)[-SAMPLE_ROWS:] for name in scorer.spec.names}
 
 
 def _parts(
@@ -226,7 +226,7 @@ def _parts(
 def _columns(scorer: Scorer, columns: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
     """The spec's columns in the types that `encode` reads, at most `_MOST_BACKGROUND` rows."""
     found: dict[str, npt.NDArray[Any]] = {}
-    for feature in scorer.blueprint.spec.features:
+    for feature in scorer.spec.features:
         if feature.name not in columns:
             raise DataError("rows have the model's features", value=feature.name, remedy="add the column")
         cells: Sequence[Any] = columns[feature.name]

@@ -43,13 +43,12 @@ def publish(
         data = Path(artifact).read_bytes()
     except OSError as error:
         raise DataError("the artifact can be read", value=str(error), remedy="correct the path") from None
-    scorer = Scorer(parse_artifact(data))
-    scorer.check_itself()
+    scorer = Scorer.of_artifact(parse_artifact(data))
     return publish_bytes(
         folder,
         data,
         expected_generation=seen if expected_generation is None else expected_generation,
-        data_end=_utc(data_end) if data_end is not None else data_end_of(scorer.blueprint.provenance),
+        data_end=_utc(data_end) if data_end is not None else data_end_of(scorer.provenance),
         note=note,
         key=key,
         lock_seconds=lock_seconds,

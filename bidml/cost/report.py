@@ -88,8 +88,8 @@ def cost_report(
     compute = tuple(measure_compute(scorer, requests, line, seconds=seconds))
     exchanges: tuple[ExchangeCost, ...] = ()
     if log is not None:
-        table = read_log(log, format="parquet", spec=scorer.blueprint.spec)
-        columns = raw_columns(table, scorer.blueprint.spec)
+        table = read_log(log, format="parquet", spec=scorer.spec)
+        columns = raw_columns(table, scorer.spec)
         said = predict(scorer, columns)
         if said.curve is None or said.pctr is None:
             raise DataError("costs need a price", value="one of two models", remedy="train both models")

@@ -316,8 +316,8 @@ Forest::Forest(const HeadView& head, const HeadLanes& lanes, const Kernels& kern
     Order& order = shapes.leafwise[i];
     if (order.empty()) continue;
     const uint32_t trees_per_block = 4u >> i;
-    pad(order, 8 * trees_per_block);
     append(why_, std::to_string(order.size()) + " trees deeper than " + std::to_string(kShallow));
+    pad(order, 8 * trees_per_block);
     if (kernels.leafwise != nullptr) {
       leafwise_.push_back(build_leafwise(reader, order, sizes, trees_per_block, n_lanes, arena));
       append(shape_, "leafwise " + std::to_string(64 / trees_per_block));

@@ -50,7 +50,7 @@ def replay_artifact(
             value=(judge.currency, scorer.currency),
             remedy="use another",
         )
-    columns = raw_columns(log, scorer.blueprint.spec)
+    columns = raw_columns(log, scorer.spec)
     judged = predict(judge, columns if judge is scorer else raw_columns(log, judge.blueprint.spec))
     auctions = ReplayAuctions.from_log(
         log,

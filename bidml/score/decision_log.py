@@ -109,7 +109,7 @@ class DecisionLog:
                 asked = {"request": json.loads(json.dumps(request))}
             record = {
                 "version": VERSION,
-                "sha256": scorer.artifact.sha256,
+                "sha256": scorer.sha256,
                 "generation": generation,
                 "seconds": held[0],
                 "rates": {code: rate.hex() for code, rate in scorer.rates.items()},

@@ -58,7 +58,7 @@ class Repricer:
             scorer = self._scorer(record["sha256"], record["rates"])
             line = _line_item(scorer, record["line_item"])
             imp = int(record["imp"])
-            request = _request(record, scorer.blueprint.spec.timestamp_ms_source)
+            request = _request(record, scorer.spec.timestamp_ms_source)
             logged = (float.fromhex(record["bid_cpm"]), int(record["reason"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(

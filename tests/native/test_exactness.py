@@ -78,6 +78,15 @@ PATHS = {
     "1000 bins": "wide walk",
 }
 
+WHY = {
+    "depth 4": "",
+    "depth 5": "",
+    "31 leaves": "100 trees deeper than 6",
+    "63 leaves": "100 trees deeper than 6",
+    "127 leaves": "20 trees of over 64 leaves",
+    "1000 bins": "thresholds of at most 254",
+}
+
 
 @pytest.mark.parametrize("kind", BOOSTERS)
 def test_100_000_rows_on_thresholds_find_the_leaves_of_the_double_walk(kind, training) -> None:
@@ -95,6 +104,8 @@ def test_100_000_rows_on_thresholds_find_the_leaves_of_the_double_walk(kind, tra
 
     finite = numbers[~np.isinf(numbers).any(axis=1)][:2_000]
     engine = Engine([head], number_slots(12), 12, 0)
+    assert WHY[kind] in engine.info()[0]["why"]
+    assert bool(WHY[kind]) == bool(engine.info()[0]["why"])
     oracle = margins(engine, finite, [], reference=True)[:, 0]
     assert np.array_equal(oracle, booster.predict(finite, raw_score=True, num_threads=1))
 

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import threading
+import tracemalloc
+from array import array
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from artifacts import complete_blueprint
+from artifacts import complete_blueprint, trees_of
 from decisions import RATES
 
 import bidml.score
-from bidml.blueprint import Blueprint
+from bidml.blueprint import Blueprint, Column, CtrBlueprint, Head, Lookup, Trees
 from bidml.contract import AuctionType, NoBidReason
 from bidml.errors import ArtifactError, ConfigError
 from bidml.export import write_artifact
 from bidml.score import LineItem, RawExtractor, Scorer
 from bidml.score._native import isa_available
+from bidml.score.reader import read_artifact
 
 REQUEST: dict[str, Any] = {
     "at": 1,
@@ -81,6 +86,44 @@ def test_every_instruction_set_bids_the_same(path: Path, isa: str) -> None:
     best, forced = Scorer.load(path), Scorer.load(path, isa=isa)
     assert forced.info()["engine"]["isa"] == isa
     assert forced.bid(REQUEST, line_of(forced)) == best.bid(REQUEST, line_of(best)) > 0.0
+
+
+def forest(rng: random.Random, n_trees: int) -> Trees:
+    def tree(depth: int) -> Any:
+        return rng.random() if depth == 0 else (0, rng.random(), True, tree(depth - 1), tree(depth - 1))
+
+    return trees_of(*(tree(5) for _ in range(n_trees)))
+
+
+def test_a_loaded_scorer_keeps_the_file_and_no_blueprint(tmp_path: Path) -> None:
+    """Python holds about the file's bytes, not the arrays, many times as large; they come back when asked for."""
+    blueprint = complete_blueprint()
+    assert blueprint.ctr is not None
+    column = Column("country", Lookup("country", ("DEU",), array("d", [0.25]), 0.5))
+    head = Head((column,), forest(random.Random(1), 150))
+    blueprint = replace(blueprint, ctr=CtrBlueprint(head))
+    path = tmp_path / "champion.onnx"
+    write_artifact(blueprint, path)
+    size = path.stat().st_size
+
+    def held(load: Callable[[], object]) -> int:
+        load()
+        tracemalloc.start()
+        kept = load()
+        held_bytes = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        del kept
+        return held_bytes
+
+    assert held(lambda: Scorer.load(path)) < 1.5 * size
+    assert held(lambda: (Scorer.load(path), read_artifact(path))) > 3 * size, (
+        "the twin that keeps the blueprint"
+    )
+    scorer = Scorer.load(path)
+    assert scorer.blueprint == blueprint
+    assert scorer.artifact.data == path.read_bytes()
+    scorer.check_itself()
+    assert Scorer(read_artifact(path)).blueprint == blueprint
 
 
 @pytest.mark.parametrize(
