@@ -53,7 +53,7 @@ class GateConfig(_Section):
     """The bounds of `training.gate`; see docs/retraining.md for what each check measures."""
 
     confidence: float = Field(0.95, gt=0.5, lt=1.0)
-    min_surplus_lift: float = Field(-0.03, ge=-1.0)
+    min_surplus_lift: float = Field(-0.025, ge=-1.0)
     max_log_loss_increase: float = Field(0.03, ge=0.0)
     max_win_log_loss_increase: float = Field(0.02, ge=0.0)
     max_log_loss_decrease: float = Field(0.3, gt=0.0)
