@@ -175,7 +175,7 @@ async def _open(port: int) -> _Page:
 async def _browser() -> AsyncIterator[int]:
     if CHROMIUM is None:
         raise RuntimeError("chromium is not installed: apt-get install chromium")
-    with tempfile.TemporaryDirectory() as profile:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         process = subprocess.Popen(
             [CHROMIUM, *_FLAGS, f"--user-data-dir={profile}", "about:blank"],
             stdout=subprocess.DEVNULL,
