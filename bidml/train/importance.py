@@ -17,7 +17,7 @@ import pandas as pd
 
 from bidml.features import Doubles, RawColumns
 from bidml.log import sample_weights
-from bidml.pricing import WinCurve, second_price_surplus_cpm, surplus_cpm
+from bidml.pricing import WinCurve, optimal_bid_cpm, second_price_surplus_cpm, surplus_cpm
 from bidml.score import Scorer
 from bidml.train.evaluate import Market, Terms, bids_of, predict, true_value_cpm
 
@@ -47,7 +47,13 @@ class BelievedMarket:
         )
 
     def oracle_bid_cpm(self, value_cpm: Doubles) -> Doubles:
-        raise NotImplementedError("a believed market judges bids; its best ones are the model's")
+        return optimal_bid_cpm(
+            value_cpm,
+            self.curve,
+            floor_cpm=self.terms.floor_cpm,
+            cap_cpm=self.terms.cap_cpm,
+            auction_type=self.terms.auction_type,
+        )
 
 
 def importance_in_money(

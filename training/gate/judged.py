@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from typing import Any, Final
 
 import numpy as np
@@ -13,7 +12,7 @@ from bidml.blueprint import Blueprint
 from bidml.features import Doubles, RawColumns, raw_columns
 from bidml.pricing import WinCurve
 from bidml.score import Scorer
-from bidml.train.evaluate import Terms, predict
+from bidml.train.evaluate import Terms, bids_of, predict
 
 LEAST_WIN_RATE: Final = 0.1  # bias against variance: at 1/30 two thirds of the clicks count for nothing
 
@@ -51,14 +50,5 @@ class Judged:
         return np.asarray(1.0 / np.maximum(chance, LEAST_WIN_RATE))
 
     def bids(self, terms: Terms) -> Doubles:
-        n = len(terms.value_per_click)
-        found = {"bid_cpm": array("d", bytes(8 * n))}
-        prices = {
-            "value_per_click": terms.value_per_click,
-            "floor_cpm": terms.floor_cpm,
-            "cap_cpm": terms.cap_cpm,
-            "pacing_multiplier": 1.0,
-            "auction_type": terms.auction_type,
-        }
-        self.scorer.score_many({**self.columns, **prices}, found)
-        return np.frombuffer(found["bid_cpm"])
+        """What it bids on these terms without pacing, (n,), CPM; 0 = no bid."""
+        return bids_of(self.scorer, self.columns, terms)
