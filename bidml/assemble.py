@@ -57,6 +57,7 @@ def assemble(
         spec=first.spec,
         ctr=ctr_part.ctr if ctr_part else None,
         win=win_part.win if win_part else None,
+        cvr=ctr_part.cvr if ctr_part else None,
         currency=currency or first.currency,
         default_auction_type=first.default_auction_type,
         provenance={name: dict(part.provenance) for name, part in parts.items()},

@@ -122,7 +122,7 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class CtrBlueprint:
-    """pctr = σ(calibration(margin))."""
+    """p = σ(calibration(margin)): pctr of a CTR model, pcvr of a CVR model."""
 
     head: Head
     calibration: Calibration = field(default_factory=Calibration)
@@ -148,7 +148,10 @@ class WinBlueprint:
 
 @dataclass(frozen=True, slots=True)
 class Blueprint:
-    """The whole bid model. Either part may be absent: the file then has only the other's outputs, and no bid."""
+    """The whole bid model. CTR or win curve may be absent: the file then has only the other's outputs, and no bid.
+
+    `cvr`: P(conversion | click), beside a CTR model only; with it line items may pay for conversions.
+    """
 
     spec: FeatureSpec
     ctr: CtrBlueprint | None
@@ -157,3 +160,4 @@ class Blueprint:
     default_auction_type: AuctionType = AuctionType.FIRST_PRICE
     provenance: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    cvr: CtrBlueprint | None = None

@@ -13,8 +13,9 @@ from itertools import pairwise
 from math import inf, isinf, isnan
 from typing import Final
 
-from bidml.blueprint import Blueprint, Column, Head, Lookup, NodeMode, Rewrite, Trees
+from bidml.blueprint import Blueprint, Column, CtrBlueprint, Head, Lookup, NodeMode, Rewrite, Trees
 from bidml.contract import (
+    CVR_RESERVED_NAMES,
     MAX_ABS_LEAF,
     MAX_COLUMNS,
     MAX_DEPTH,
@@ -27,6 +28,7 @@ from bidml.contract import (
     FeatureSpec,
 )
 from bidml.errors import RefusedError
+from bidml.graph_price import CVR_CALIBRATION
 from bidml.units import is_currency_code
 
 MAX_KEY_BYTES: Final = 1024  # the bidder matches no longer text
@@ -64,11 +66,22 @@ def check_blueprint(blueprint: Blueprint, *, error: type[RefusedError]) -> None:
         "correct default_auction_type",
     )
     if blueprint.ctr is not None:
-        checker.head("ctr", blueprint.ctr.head)
-        calibration = blueprint.ctr.calibration
-        checker.within("calibration.positive", calibration.positive, 0.0, MAX_ABS_PARAMETER)
-        checker.within("calibration.negative", calibration.negative, 0.0, MAX_ABS_PARAMETER)
-        checker.within("calibration.shift", calibration.shift, -MAX_ABS_PARAMETER, MAX_ABS_PARAMETER)
+        checker.probability("ctr", blueprint.ctr, "calibration")
+    if blueprint.cvr is not None:
+        checker.demand(
+            blueprint.ctr is not None,
+            "a CVR model stands beside a CTR model",
+            "no CTR model",
+            "train both",
+        )
+        taken = sorted(CVR_RESERVED_NAMES & set(blueprint.spec.names))
+        checker.demand(
+            not taken,
+            f"beside a CVR model no feature is named {sorted(CVR_RESERVED_NAMES)}",
+            taken,
+            "rename the feature",
+        )
+        checker.probability("cvr", blueprint.cvr, CVR_CALIBRATION)
     if blueprint.win is not None:
         win = blueprint.win
         checker.head("location", win.location)
@@ -100,6 +113,13 @@ class _Checker:
             value,
             "train the model again",
         )
+
+    def probability(self, name: str, part: CtrBlueprint, calibration: str) -> None:
+        self.head(name, part.head)
+        found, most = part.calibration, MAX_ABS_PARAMETER
+        self.within(f"{calibration}.positive", found.positive, 0.0, most)
+        self.within(f"{calibration}.negative", found.negative, 0.0, most)
+        self.within(f"{calibration}.shift", found.shift, -most, most)
 
     def head(self, name: str, head: Head) -> None:
         self.within(f"{name}.intercept", head.intercept, -MAX_ABS_PARAMETER, MAX_ABS_PARAMETER)

@@ -31,6 +31,9 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Artifact = Annotated[Path, typer.Argument(help="An artifact: model.onnx.")]
+PerClick = Annotated[float | None, typer.Option(help="In the artifact's currency.")]
+PerConversion = Annotated[float | None, typer.Option(help="The same; needs a CVR model.")]
+PerImpression = Annotated[float | None, typer.Option(help="CPM, whatever follows.")]
 
 
 def main() -> None:
@@ -271,8 +274,10 @@ def score(
     requests: Annotated[
         Path, typer.Argument(help="OpenRTB bid requests, one JSON object a line; - is stdin.")
     ],
-    value_per_click: Annotated[float, typer.Option(help="In the artifact's currency.")],
     cap_cpm: Annotated[float, typer.Option(help="The highest bid.")],
+    value_per_click: PerClick = None,
+    value_per_conversion: PerConversion = None,
+    value_per_impression_cpm: PerImpression = None,
     field: Annotated[
         list[str] | None, typer.Option(help="A line-item field, name=value; may be repeated.")
     ] = None,
@@ -285,7 +290,13 @@ def score(
     """Bid on requests: one line each, the bid in CPM, 0 with its reason for no bid."""
     scorer = _loaded(artifact, rates=dict(_pair(text, "rate", number=True) for text in rate or ()))
     fields = dict(_pair(text, "field") for text in field or ())
-    line = scorer.line_item(value_per_click=value_per_click, cap_cpm=cap_cpm, **fields)
+    line = scorer.line_item(
+        value_per_click=value_per_click,
+        value_per_conversion=value_per_conversion,
+        value_per_impression_cpm=value_per_impression_cpm,
+        cap_cpm=cap_cpm,
+        **fields,
+    )
     for number, request in enumerate(_requests(requests), start=1):
         _print_decision(scorer, request, line, number, explain=explain, as_json=as_json)
 
@@ -296,8 +307,10 @@ def explain(
     requests: Annotated[
         Path, typer.Argument(help="OpenRTB bid requests, one JSON object a line; - is stdin.")
     ],
-    value_per_click: Annotated[float, typer.Option(help="In the artifact's currency.")],
     cap_cpm: Annotated[float, typer.Option(help="The highest bid.")],
+    value_per_click: PerClick = None,
+    value_per_conversion: PerConversion = None,
+    value_per_impression_cpm: PerImpression = None,
     margin: Annotated[float, typer.Option(help="The share of the value that is kept.")] = 0.0,
     pacing_multiplier: Annotated[float, typer.Option(help="Of the value.")] = 1.0,
     field: Annotated[
@@ -320,6 +333,8 @@ def explain(
     fields = dict(_pair(text, "field") for text in field or ())
     line = scorer.line_item(
         value_per_click=value_per_click,
+        value_per_conversion=value_per_conversion,
+        value_per_impression_cpm=value_per_impression_cpm,
         cap_cpm=cap_cpm,
         margin=margin,
         pacing_multiplier=pacing_multiplier,

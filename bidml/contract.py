@@ -35,7 +35,9 @@ METADATA_KEYS: Final = (
 )
 
 PRICE_INPUTS: Final = ("value_per_click", "floor_cpm", "cap_cpm", "pacing_multiplier", "auction_type")
+GOAL_INPUTS: Final = ("value_per_conversion", "value_per_impression_cpm")  # of a file with a CVR model
 CTR_OUTPUTS: Final = ("pctr",)
+CVR_OUTPUTS: Final = ("pcvr",)
 WIN_OUTPUTS: Final = ("win_location", "win_shape")
 PRICE_OUTPUTS: Final = ("bid_cpm", "win_rate")
 
@@ -59,6 +61,8 @@ MAX_LOG_SLOPE: Final = 4.0
 HALLEY_STEPS: Final = 4
 
 RESERVED_NAMES: Final = frozenset(PRICE_INPUTS + CTR_OUTPUTS + WIN_OUTPUTS + PRICE_OUTPUTS)
+# Reserved beside a CVR model only: older files may have features of these names.
+CVR_RESERVED_NAMES: Final = frozenset(GOAL_INPUTS + CVR_OUTPUTS)
 
 
 class FeatureKind(StrEnum):
@@ -89,6 +93,7 @@ class NoBidReason(IntEnum):
     VALUE_BELOW_FLOOR = 8
     NO_VALUE = 9
     STALE_MODEL = 10  # said by bidml.score.follow; a scorer itself knows no clock
+    NO_CONVERSION_MODEL = 11  # the line item pays for conversions, the model in service predicts none
 
     @property
     def nbr(self) -> int:

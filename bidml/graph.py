@@ -12,7 +12,15 @@ from array import array
 from typing import Final
 
 from bidml.blueprint import Blueprint, Head, NodeMode, Trees
-from bidml.contract import CTR_OUTPUTS, PRICE_INPUTS, PRICE_OUTPUTS, WIN_OUTPUTS, FeatureKind
+from bidml.contract import (
+    CTR_OUTPUTS,
+    CVR_OUTPUTS,
+    GOAL_INPUTS,
+    PRICE_INPUTS,
+    PRICE_OUTPUTS,
+    WIN_OUTPUTS,
+    FeatureKind,
+)
 from bidml.graph_parts import (
     DOUBLE,
     ML_DOMAIN,
@@ -25,7 +33,7 @@ from bidml.graph_parts import (
     Tensor,
     Value,
 )
-from bidml.graph_price import add_price, add_sigmoid, add_win_curve, calibrated
+from bidml.graph_price import CVR_CALIBRATION, add_price, add_sigmoid, add_win_curve, calibrated
 
 GRAPH_NAME: Final = "bid_model"
 
@@ -41,14 +49,20 @@ def graph_of(blueprint: Blueprint) -> Graph:
         margin = _add_head(b, "ctr", blueprint.ctr.head)
         add_sigmoid(b, calibrated(b, blueprint.ctr.calibration, margin), name="pctr")
         outputs += CTR_OUTPUTS
+    if blueprint.cvr is not None:
+        margin = _add_head(b, "cvr", blueprint.cvr.head)
+        log_odds = calibrated(b, blueprint.cvr.calibration, margin, name=CVR_CALIBRATION)
+        add_sigmoid(b, log_odds, name="pcvr")
+        outputs += CVR_OUTPUTS
     if blueprint.win is not None:
         location = _add_head(b, "location", blueprint.win.location)
         log_slope = _add_head(b, "log_slope", blueprint.win.log_slope)
         add_win_curve(b, blueprint.win, location, log_slope)
         outputs += WIN_OUTPUTS
     if blueprint.ctr is not None and blueprint.win is not None:
-        inputs += [Value(name, DOUBLE) for name in PRICE_INPUTS]
-        add_price(b, gamma="win.gamma")
+        goals = GOAL_INPUTS if blueprint.cvr is not None else ()
+        inputs += [Value(name, DOUBLE) for name in PRICE_INPUTS + goals]
+        add_price(b, gamma="win.gamma", goals=bool(goals))
         outputs += PRICE_OUTPUTS
     return Graph(
         tuple(inputs), tuple(Value(name, DOUBLE) for name in outputs), b.initializers, tuple(b.nodes)

@@ -11,31 +11,30 @@ from bidml.blueprint import Calibration, LocationUnit, WinBlueprint
 from bidml.contract import HALLEY_STEPS, MAX_ABS_WIN_LOGIT, MAX_LOG_SLOPE, MIN_LOG_SLOPE, AuctionType
 from bidml.graph_parts import GraphBuilder
 
+CVR_CALIBRATION: Final = "cvr_calibration"
 LOG_PRICE_NODE: Final = "win.shift_of_location"
 """Only curves whose `location_unit` is LOG_PRICE have a node of this name; the reader tells them by it."""
 
 
-def calibrated(b: GraphBuilder, calibration: Calibration, log_odds: str) -> str:
+def calibrated(b: GraphBuilder, calibration: Calibration, log_odds: str, *, name: str = "calibration") -> str:
     """Adds `positive·ln σ(s) − negative·ln σ(−s) + shift`: affine for equal weights, nothing for identity."""
     positive, negative, shift = calibration.positive, calibration.negative, calibration.shift
     if (positive, negative, shift) == (1.0, 1.0, 0.0):
         return log_odds
     if positive == negative:
-        scaled = b.add("Mul", "calibration.scaled", b.number("calibration.positive", positive), log_odds)
-        return b.add("Add", "calibration.log_odds", scaled, b.number("calibration.shift", shift))
-    tail = b.add(
-        "Log", "calibration.tail", _one_plus(b, "calibration", _exp_minus_abs(b, "calibration", log_odds))
-    )
-    minus = b.add("Neg", "calibration.minus", log_odds)
+        scaled = b.add("Mul", f"{name}.scaled", b.number(f"{name}.positive", positive), log_odds)
+        return b.add("Add", f"{name}.log_odds", scaled, b.number(f"{name}.shift", shift))
+    tail = b.add("Log", f"{name}.tail", _one_plus(b, name, _exp_minus_abs(b, name, log_odds)))
+    minus = b.add("Neg", f"{name}.minus", log_odds)
     zero = b.constant(0.0)
-    if_low = b.add("Max", "calibration.if_low", minus, zero)
-    if_high = b.add("Max", "calibration.if_high", log_odds, zero)
-    ln_p = b.add("Neg", "calibration.ln_p", b.add("Add", "calibration.minus_ln_p", if_low, tail))
-    ln_q = b.add("Neg", "calibration.ln_q", b.add("Add", "calibration.minus_ln_q", if_high, tail))
-    weighted_p = b.add("Mul", "calibration.weighted_p", b.number("calibration.positive", positive), ln_p)
-    weighted_q = b.add("Mul", "calibration.weighted_q", b.number("calibration.negative", negative), ln_q)
-    weighted = b.add("Sub", "calibration.weighted", weighted_p, weighted_q)
-    return b.add("Add", "calibration.log_odds", weighted, b.number("calibration.shift", shift))
+    if_low = b.add("Max", f"{name}.if_low", minus, zero)
+    if_high = b.add("Max", f"{name}.if_high", log_odds, zero)
+    ln_p = b.add("Neg", f"{name}.ln_p", b.add("Add", f"{name}.minus_ln_p", if_low, tail))
+    ln_q = b.add("Neg", f"{name}.ln_q", b.add("Add", f"{name}.minus_ln_q", if_high, tail))
+    weighted_p = b.add("Mul", f"{name}.weighted_p", b.number(f"{name}.positive", positive), ln_p)
+    weighted_q = b.add("Mul", f"{name}.weighted_q", b.number(f"{name}.negative", negative), ln_q)
+    weighted = b.add("Sub", f"{name}.weighted", weighted_p, weighted_q)
+    return b.add("Add", f"{name}.log_odds", weighted, b.number(f"{name}.shift", shift))
 
 
 def add_sigmoid(b: GraphBuilder, x: str, *, name: str) -> str:
@@ -64,11 +63,20 @@ def add_win_curve(b: GraphBuilder, win: WinBlueprint, location: str, log_slope: 
     b.add("Sub", "win_location", reference, distance)
 
 
-def add_price(b: GraphBuilder, *, gamma: str) -> None:
-    """Adds bid_cpm and win_rate, from pctr, win_location, win_shape and the price inputs; never NaN."""
+def add_price(b: GraphBuilder, *, gamma: str, goals: bool) -> None:
+    """Adds bid_cpm and win_rate, from pctr, win_location, win_shape and the price inputs; never NaN.
+
+    `goals`: with pcvr, and what a conversion and an impression are worth.
+    """
     zero = b.constant(0.0)
     per_mille = b.add("Mul", "price.pctr_per_mille", b.constant(1000.0), "pctr")
-    value_cpm = b.add("Mul", "price.value_cpm", per_mille, "value_per_click")
+    if goals:
+        by_conversions = b.add("Mul", "price.value_by_conversions", "pcvr", "value_per_conversion")
+        of_click = b.add("Add", "price.value_of_click", "value_per_click", by_conversions)
+        by_clicks = b.add("Mul", "price.value_by_clicks_cpm", per_mille, of_click)
+        value_cpm = b.add("Add", "price.value_cpm", "value_per_impression_cpm", by_clicks)
+    else:
+        value_cpm = b.add("Mul", "price.value_cpm", per_mille, "value_per_click")
     v = b.add("Mul", "price.v", value_cpm, "pacing_multiplier")
     optimum = _first_price_optimum(b, gamma, v)
     ceiling = b.add("Min", "price.ceiling", "cap_cpm", v)
@@ -79,7 +87,9 @@ def add_price(b: GraphBuilder, *, gamma: str) -> None:
     bid = b.add("Where", "price.bid", is_first, first_price, ceiling)
     # Every comparison is false on NaN.
     valid = b.add("Or", "price.known_auction", is_first, is_second)
+    amounts = ("value_per_conversion", "value_per_impression_cpm") if goals else ()
     for name, op, left, right in (
+        *((f"{amount}_is_number", "GreaterOrEqual", amount, zero) for amount in amounts),
         ("floor_is_number", "GreaterOrEqual", "floor_cpm", zero),
         ("value_is_number", "GreaterOrEqual", "value_per_click", zero),
         ("pacing_is_number", "GreaterOrEqual", "pacing_multiplier", zero),

@@ -18,6 +18,8 @@ from bidml.blueprint import Blueprint
 from bidml.contract import (
     CONTRACT_VERSION,
     CTR_OUTPUTS,
+    CVR_OUTPUTS,
+    GOAL_INPUTS,
     METADATA_CONTRACT,
     METADATA_KEYS,
     METADATA_METRICS,
@@ -39,7 +41,8 @@ MAX_METADATA_LENGTH: Final = 16 << 20  # of one value
 
 CTR_MARGINS: Final = ("ctr_margin",)
 WIN_MARGINS: Final = ("location_margin", "log_slope_margin")
-MARGINS: Final = CTR_MARGINS + WIN_MARGINS
+CVR_MARGINS: Final = ("cvr_margin",)
+MARGINS: Final = CTR_MARGINS + WIN_MARGINS + CVR_MARGINS
 UNIT: Final = "CPM"
 
 TOLERANCE: Final = 1e-12  # between evaluations of one file, after exp and ln
@@ -53,7 +56,7 @@ class SelfCheck:
     """Rows that the file carries about itself.
 
     `columns`: every input by name, a tuple of str or an array d. `expected`, arrays d: every output, and
-    the margins summed in tree order (`ctr_margin`, `location_margin`, `log_slope_margin`). All are (n_rows,).
+    the margins summed in tree order (`MARGINS`). All are (n_rows,).
     """
 
     columns: Mapping[str, tuple[str, ...] | array[float]]
@@ -79,7 +82,8 @@ def input_kinds(blueprint: Blueprint) -> dict[str, FeatureKind]:
     """The graph's inputs in order, and whether each is text or a double."""
     kinds = {feature.name: feature.kind for feature in blueprint.spec.features}
     if blueprint.ctr is not None and blueprint.win is not None:
-        kinds |= dict.fromkeys(PRICE_INPUTS, FeatureKind.NUMBER)
+        goals = GOAL_INPUTS if blueprint.cvr is not None else ()
+        kinds |= dict.fromkeys(PRICE_INPUTS + goals, FeatureKind.NUMBER)
     return kinds
 
 
@@ -88,6 +92,8 @@ def expected_names(blueprint: Blueprint) -> tuple[str, ...]:
     names: tuple[str, ...] = ()
     if blueprint.ctr is not None:
         names += CTR_MARGINS + CTR_OUTPUTS
+    if blueprint.cvr is not None:
+        names += CVR_MARGINS + CVR_OUTPUTS
     if blueprint.win is not None:
         names += WIN_MARGINS + WIN_OUTPUTS
     if blueprint.ctr is not None and blueprint.win is not None:

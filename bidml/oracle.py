@@ -25,7 +25,14 @@ from bidml.blueprint import (
     Trees,
     WinBlueprint,
 )
-from bidml.contract import HALLEY_STEPS, MAX_ABS_WIN_LOGIT, MAX_LOG_SLOPE, MIN_LOG_SLOPE, PRICE_INPUTS
+from bidml.contract import (
+    GOAL_INPUTS,
+    HALLEY_STEPS,
+    MAX_ABS_WIN_LOGIT,
+    MAX_LOG_SLOPE,
+    MIN_LOG_SLOPE,
+    PRICE_INPUTS,
+)
 from bidml.metadata import expected_names
 
 Row = Mapping[str, Any]
@@ -45,8 +52,9 @@ def evaluate(blueprint: Blueprint, columns: Mapping[str, Sequence[Any]]) -> dict
 
 def row_function(blueprint: Blueprint) -> Callable[[Row], dict[str, float]]:
     """A function from one row to its margins and outputs."""
-    ctr, win = blueprint.ctr, blueprint.win
+    ctr, cvr, win = blueprint.ctr, blueprint.cvr, blueprint.win
     ctr_margin = None if ctr is None else head_function(ctr.head)
+    cvr_margin = None if cvr is None else head_function(cvr.head)
     location = None if win is None else head_function(win.location)
     log_slope = None if win is None else head_function(win.log_slope)
 
@@ -55,13 +63,18 @@ def row_function(blueprint: Blueprint) -> Callable[[Row], dict[str, float]]:
         if ctr is not None and ctr_margin is not None:
             found["ctr_margin"] = ctr_margin(row)
             found["pctr"] = sigmoid(calibrated(ctr.calibration, found["ctr_margin"]))
+        if cvr is not None and cvr_margin is not None:
+            found["cvr_margin"] = cvr_margin(row)
+            found["pcvr"] = sigmoid(calibrated(cvr.calibration, found["cvr_margin"]))
         if win is not None and location is not None and log_slope is not None:
             found["location_margin"] = location(row)
             found["log_slope_margin"] = log_slope(row)
             m, k = win_curve(win, found["location_margin"], found["log_slope_margin"])
             found["win_location"], found["win_shape"] = m, k
             if ctr is not None:
-                inputs = tuple(row[name] for name in PRICE_INPUTS)
+                inputs = [row[name] for name in PRICE_INPUTS]
+                if cvr is not None:
+                    inputs += [found["pcvr"], *(row[name] for name in GOAL_INPUTS)]
                 found["bid_cpm"], found["win_rate"] = _price(found["pctr"], m, k, win.gamma, *inputs)
         return found
 
@@ -182,13 +195,17 @@ def win_curve(win: WinBlueprint, location: float, log_slope: float) -> tuple[flo
 def _price(
     pctr: float, m: float, k: float, gamma: float,
     value_per_click: float, floor_cpm: float, cap_cpm: float, pacing_multiplier: float, auction_type: float,
+    pcvr: float = 0.0, value_per_conversion: float = 0.0, value_per_impression_cpm: float = 0.0,
 ) -> tuple[float, float]:  # fmt: skip
     """(bid_cpm, win_rate); (0, 0) where there is no valid bid. Every comparison is false on NaN."""
-    v = 1000.0 * pctr * value_per_click * pacing_multiplier
+    of_click = value_per_click + pcvr * value_per_conversion
+    v = (value_per_impression_cpm + 1000.0 * pctr * of_click) * pacing_multiplier
     if not (
         auction_type in (1.0, 2.0)
         and floor_cpm >= 0.0
         and value_per_click >= 0.0
+        and value_per_conversion >= 0.0
+        and value_per_impression_cpm >= 0.0
         and pacing_multiplier >= 0.0
         and v < inf
         and cap_cpm > 0.0

@@ -44,6 +44,26 @@ _PRICES: Final[Mapping[str, tuple[float, ...]]] = {
     "cap_cpm": (8.0, 100.0, 1e6, 3.0, 0.4),
     "pacing_multiplier": (1.0, 0.7, 1.0, 0.25, 1.3, 1.0, 0.9, 1e-6, 1.0, 0.5, 1.0, 0.8, -1.0),
     "auction_type": (1.0, 1.0, 2.0, 1.0, 1.0, 1.0, 2.0, 3.0),
+    "value_per_conversion": (0.0, 40.0, 3.0, 900.0, 0.0, 1e-2, 120.0, 15.0, nan),
+    "value_per_impression_cpm": (
+        0.0,
+        0.0,
+        1.5,
+        0.0,
+        6.0,
+        0.0,
+        0.02,
+        0.0,
+        0.0,
+        3.0,
+        0.0,
+        0.0,
+        0.4,
+        0.0,
+        0.0,
+        -1.0,
+        0.0,
+    ),
 }
 
 
@@ -102,7 +122,7 @@ def _beside(points: Sequence[float]) -> list[float]:
 
 
 def _heads(blueprint: Blueprint) -> list[Head]:
-    heads = [] if blueprint.ctr is None else [blueprint.ctr.head]
+    heads = [part.head for part in (blueprint.ctr, blueprint.cvr) if part is not None]
     return heads if blueprint.win is None else [*heads, blueprint.win.location, blueprint.win.log_slope]
 
 

@@ -83,17 +83,19 @@ class Parts:
 class Why:
     """A decision with what made it. `value`: of the value after margin, before pacing. `market`: of the median price.
 
-    None where the decision ended before the model was asked.
+    `conversion`: of the same value, by what the conversion rate is made of; `value` is by the click rate. None where no
+    conversion is paid for. All are None where the decision ended before the model was asked.
     """
 
     explanation: Explanation
     value: Parts | None
     market: Parts | None
+    conversion: Parts | None = None
 
     def text(self, *, top: int = 5) -> str:
         """For people: the steps to the bid, then the features."""
         lines = [str(self.explanation)]
-        for parts in (self.value, self.market):
+        for parts in (self.value, self.conversion, self.market):
             if parts is not None:
                 lines += ["", *parts.lines(top)]
         return "\n".join(lines)
@@ -122,7 +124,11 @@ class Why:
                         for p in parts.parts
                     ],
                 }
-                for name, parts in (("value", self.value), ("market_price", self.market))
+                for name, parts in (
+                    ("value", self.value),
+                    ("market_price", self.market),
+                    *((("conversion", self.conversion),) if self.conversion is not None else ()),
+                )
             },
         }
 
@@ -152,17 +158,33 @@ def why_this_price(
     if not len(next(iter(past.values()))):
         raise DataError("a background has rows", value=0, remedy="give auctions of the past")
 
+    def worth(pctr: float, pcvr: float) -> float:
+        conversions = pcvr * line.value_per_conversion if line.value_per_conversion > 0.0 else 0.0
+        return line.value_per_impression_cpm + 1000.0 * pctr * (line.value_per_click + conversions)
+
     def value(margin: float) -> float:
-        return 1000.0 * sigmoid(calibrated(ctr.calibration, margin)) * line.value_per_click
+        return worth(sigmoid(calibrated(ctr.calibration, margin)), explanation.pcvr)
 
     def median(margin: float) -> float:
         location, _ = win_curve(win, margin, explanation.log_slope_margin)
         return math.exp(min(location, 700.0))
 
+    conversion = None
+    if blueprint.cvr is not None and not math.isnan(explanation.pcvr):
+        cvr = blueprint.cvr
+
+        def by_conversions(margin: float) -> float:
+            return worth(explanation.pctr, sigmoid(calibrated(cvr.calibration, margin)))
+
+        conversion = _parts(
+            "value, by conversions", cvr.head, row, past, explanation.features, by_conversions
+        )
+
     return Why(
         explanation,
         _parts("value", ctr.head, row, past, explanation.features, value),
         _parts("market price, median", win.location, row, past, explanation.features, median),
+        conversion,
     )
 
 

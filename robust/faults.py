@@ -91,6 +91,25 @@ FAULTS: tuple[Fault, ...] = (
         ("the worst line item", "surplus_cpm > best_surplus_cpm", "surplus_cpm < best_surplus_cpm"),
     ),
     *_in(
+        "price.h",
+        "tests/score/test_paid_conversions.py",
+        ("impressions are worth nothing", "in.value_per_impression_cpm", "0.0"),
+    ),
+    *_in(
+        "scorer.h",
+        "tests/score/test_paid_conversions.py",
+        ("conversions are worth nothing", "value_of_click += trace.pcvr * inputs.value_per_conversion;", ";"),
+        ("conversions calibrated as clicks", "calibrated(model.cvr_calibration, trace.margins[3])", "calibrated(model.calibration, trace.margins[3])"),
+        ("no conversion model is no conversion", "trace.decision.reason = Reason::kNoConversionModel;\n      return;", "trace.pcvr = 0.0;"),
+        ("best forgets the conversion head", "if (line_at(first + i).value_per_conversion != 0.0) return kPricingHeads | kCvrHead;", ";"),
+    ),
+    *_in(
+        "batch.cc",
+        "tests/score/test_paid_conversions.py",
+        ("a batch bids with garbage for money", "if (!(in.value_per_conversion >= 0.0 && in.value_per_impression_cpm >= 0.0)) in.value_per_click = kMissing;", ";"),
+        ("a batch without its conversions", "if (batch.prices[5] != nullptr) in.value_per_conversion = batch.prices[5][i];", ";"),
+    ),
+    *_in(
         "scorer.h",
         RACES,
         ("pacing is read without an atom", "line.pacing_multiplier.load(std::memory_order_relaxed)", "reinterpret_cast<const double&>(line.pacing_multiplier)"),

@@ -94,7 +94,7 @@ def _written(artifact: Artifact) -> bytes:
 def _doubles(outcome: Outcome, name: str, data: bytes) -> int:
     """Every double of the model where its bytes lie in the file becomes NaN, infinite, huge, tiny."""
     blueprint = parse_artifact(data).blueprint
-    heads = [blueprint.ctr.head] if blueprint.ctr else []
+    heads = [part.head for part in (blueprint.ctr, blueprint.cvr) if part]
     heads += [blueprint.win.location, blueprint.win.log_slope] if blueprint.win else []
     values: set[float] = set()
     for head in heads:

@@ -120,6 +120,14 @@ def complete_blueprint() -> Blueprint:
     )
 
 
+def conversions_blueprint() -> Blueprint:
+    """The same with a CVR model: shared and own lookups, trees and calibration."""
+    head = Head(
+        COLUMNS[1:3], trees_of((0, 10.0, False, (1, 0.5, True, -1.0, 0.75), 0.25)), (CREATIVES,), -2.0
+    )
+    return replace(complete_blueprint(), cvr=CtrBlueprint(head, Calibration(0.875, 1.125, -0.25)))
+
+
 def log_price_blueprint() -> Blueprint:
     """The same with a location in ln price."""
     whole = complete_blueprint()
@@ -178,7 +186,8 @@ def blueprints(draw: st.DrawFn) -> Blueprint:
     """Any blueprint inside the bounds, small."""
     parts = draw(st.sampled_from(["both", "both", "both", "ctr", "win"]))
     weights = st.sampled_from([0.0, 0.5, 1.0, 2.0])
-    calibration = draw(st.builds(Calibration, weights, weights, st.floats(-3.0, 3.0)))
+    calibrations = st.builds(Calibration, weights, weights, st.floats(-3.0, 3.0))
+    calibration = draw(calibrations)
     win = st.builds(
         WinBlueprint,
         heads(),
@@ -192,6 +201,7 @@ def blueprints(draw: st.DrawFn) -> Blueprint:
     return Blueprint(
         spec=SPEC,
         ctr=None if parts == "win" else CtrBlueprint(draw(heads()), calibration),
+        cvr=draw(st.none() | st.builds(CtrBlueprint, heads(), calibrations)) if parts != "win" else None,
         win=None if parts == "ctr" else draw(win),
         currency=draw(st.sampled_from(["USD", "CNY"])),
         default_auction_type=draw(st.sampled_from(AuctionType)),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from artifacts import complete_blueprint
+from artifacts import conversions_blueprint
 
 from bidml import contract
 from bidml.blueprint import Blueprint, Calibration
@@ -29,8 +29,10 @@ def rows(pattern: str) -> list[tuple[str, ...]]:
 def test_inputs_and_outputs_are_the_contract_s() -> None:
     """Names and order."""
     named = rows(r"^\| `(\w+)` \| (input|output) \|")
-    assert tuple(name for name, kind in named if kind == "input") == contract.PRICE_INPUTS
-    outputs = contract.CTR_OUTPUTS + contract.WIN_OUTPUTS + contract.PRICE_OUTPUTS
+    assert tuple(name for name, kind in named if kind == "input") == contract.PRICE_INPUTS + (
+        contract.GOAL_INPUTS
+    )
+    outputs = contract.CTR_OUTPUTS + contract.CVR_OUTPUTS + contract.WIN_OUTPUTS + contract.PRICE_OUTPUTS
     assert tuple(name for name, kind in named if kind == "output") == outputs
 
 
@@ -59,7 +61,7 @@ def test_limits_are_the_contract_s() -> None:
 
 def test_operators_are_those_of_a_complete_file() -> None:
     """Every part of the format, and no operator more."""
-    whole = complete_blueprint()
+    whole = conversions_blueprint()
     assert whole.ctr is not None
     platt = replace(whole, ctr=replace(whole.ctr, calibration=Calibration(2.0, 2.0, 1.0)))
     nodes = [node for blueprint in (whole, platt) for node in graph_of(blueprint).nodes]
@@ -70,13 +72,18 @@ def test_operators_are_those_of_a_complete_file() -> None:
 
 
 def _with_parameter(name: str, value: float) -> Blueprint:
-    whole = complete_blueprint()
+    whole = conversions_blueprint()
     assert whole.ctr is not None
+    assert whole.cvr is not None
     assert whole.win is not None
     part, _, field = name.rpartition(".")
     if part == "calibration":
         return replace(
             whole, ctr=replace(whole.ctr, calibration=replace(whole.ctr.calibration, **{field: value}))
+        )
+    if part == "cvr_calibration":
+        return replace(
+            whole, cvr=replace(whole.cvr, calibration=replace(whole.cvr.calibration, **{field: value}))
         )
     if part == "win":
         return replace(whole, win=replace(whole.win, **{field: value}))

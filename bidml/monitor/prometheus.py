@@ -45,6 +45,9 @@ class TelemetryCollector(Collector):
             "by",
         )
         yield self._histogram("pctr", "Predicted click rate of scored decisions.", found.pctr)
+        yield self._histogram(
+            "pcvr", "Predicted conversion rate, where conversions are paid for.", found.pcvr
+        )
         yield self._histogram("bid_cpm", "Bids, CPM of the artifact's currency.", found.bid_cpm)
         yield self._histogram(
             "decision_seconds", "Time inside the scorer, of a sample.", found.seconds, step=1

@@ -44,8 +44,10 @@ class Block {
     return true;
   }
 
-  // (count, 3)
-  void margins(int count, double* out) const noexcept { engine_.margins_of_rows(rows_, count, model_.heads, out); }
+  // (count, n_heads)
+  void margins(int count, uint32_t heads, double* out) const noexcept {
+    engine_.margins_of_rows(rows_, count, heads, out);
+  }
 
  private:
   bool encode_texts(PyObject* const* objects, int count, int slot) noexcept {
@@ -94,38 +96,53 @@ class Block {
   std::vector<Remembered> remembered_;  // (n_categories,)
 };
 
+// Amounts of a batch are not checked before. One that is not ≥ 0 leaves the impression without a value.
+PriceInputs price_inputs(const BatchColumns& batch, size_t i) noexcept {
+  const double at = batch.prices[4][i];
+  PriceInputs in{batch.prices[0][i], batch.prices[1][i], batch.prices[2][i], batch.prices[3][i],
+                 at == 1.0 ? 1 : at == 2.0 ? 2 : 0};
+  if (batch.prices[5] != nullptr) in.value_per_conversion = batch.prices[5][i];
+  if (batch.prices[6] != nullptr) in.value_per_impression_cpm = batch.prices[6][i];
+  if (!(in.value_per_conversion >= 0.0 && in.value_per_impression_cpm >= 0.0)) in.value_per_click = kMissing;
+  return in;
+}
+
 }  // namespace
 
 bool score_batch(const Model& model, const BatchColumns& batch, Telemetry& telemetry) {
-  const bool pricing = model.heads == kAllHeads && batch.prices[0] != nullptr;
+  const bool pricing = (model.heads & kPricingHeads) == kPricingHeads && batch.prices[0] != nullptr;
+  const bool wants_pcvr = batch.outputs[8] != nullptr || batch.outputs[9] != nullptr || batch.prices[5] != nullptr;
+  const uint32_t heads = wants_pcvr ? model.heads : model.heads & ~kCvrHead;
   const bool wants_win_rate = batch.outputs[1] != nullptr;
   Block block(model);
-  double margins[kRows][3];
+  double margins[kRows * kMostHeads];
   for (size_t first = 0; first < batch.n_rows; first += kRows) {
     const int count = int(std::min(size_t(kRows), batch.n_rows - first));
     if (!block.encode(batch, first, count)) return false;
-    block.margins(count, margins[0]);
+    block.margins(count, heads, margins);
     for (int r = 0; r < count; ++r) {
       const size_t i = first + size_t(r);
       Trace trace;
-      for (size_t h = 0; h < 3; ++h) {
-        if (model.heads >> h & 1) trace.margins[h] = margins[r][h];
+      const double* of_row = margins + size_t(r) * model.n_heads;
+      for (size_t h = 0; h < kMostHeads; ++h) {
+        if (heads >> h & 1) trace.margins[h] = of_row[h];
       }
       if (pricing) {
-        const double at = batch.prices[4][i];
-        const PriceInputs inputs{batch.prices[0][i], batch.prices[1][i], batch.prices[2][i], batch.prices[3][i],
-                                 at == 1.0 ? 1 : at == 2.0 ? 2 : 0};
-        const auto margin_of = [&](size_t head) { return margins[r][head]; };
+        const PriceInputs inputs = price_inputs(batch, i);
+        const auto margin_of = [&](size_t head) { return of_row[head]; };
         wants_win_rate ? price_margins<true>(model, inputs, trace, margin_of)
                        : price_margins<false>(model, inputs, trace, margin_of);
-        telemetry.count(trace.decision.reason, trace.decision.bid_cpm, trace.decision.optimum_cpm, trace.pctr);
+        telemetry.count(trace.decision.reason, trace.decision.bid_cpm, trace.decision.optimum_cpm, trace.pctr,
+                        trace.pcvr);
       } else {
         trace.pctr = sigmoid(calibrated(model.calibration, trace.margins[0]));
         trace.curve = win_curve(model.win, trace.margins[1], trace.margins[2]);
       }
+      if (heads & kCvrHead) trace.pcvr = sigmoid(calibrated(model.cvr_calibration, trace.margins[3]));
       const Decision& d = trace.decision;
       const double results[kBatchOutputs] = {d.bid_cpm,         d.win_rate,       trace.pctr,       trace.curve.location,
-                                             trace.curve.shape, trace.margins[0], trace.margins[1], trace.margins[2]};
+                                             trace.curve.shape, trace.margins[0], trace.margins[1], trace.margins[2],
+                                             trace.margins[3], trace.pcvr};
       for (size_t o = 0; o < kBatchOutputs; ++o) {
         if (batch.outputs[o] != nullptr) batch.outputs[o][i] = results[o];
       }

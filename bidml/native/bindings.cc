@@ -38,6 +38,11 @@ std::string text_attribute(nb::handle object, const char* name) {
   return std::string(nb::cast<std::string_view>(text));
 }
 
+Calibration calibration_of(nb::handle probability) {
+  const nb::object c = probability.attr("calibration");
+  return {number_attribute(c, "positive"), number_attribute(c, "negative"), number_attribute(c, "shift")};
+}
+
 // `rates`: (currency, rate) pairs
 std::shared_ptr<const Model> model_of(nb::handle blueprint, nb::list rates, std::string_view isa, nb::dict slots) {
   auto model = std::make_shared<Model>();
@@ -59,18 +64,22 @@ std::shared_ptr<const Model> model_of(nb::handle blueprint, nb::list rates, std:
       sources, text_attribute(blueprint.attr("spec"), "timestamp_ms_source"));
   model->dict_reader = std::make_unique<DictReader>(model->extractor->plan());
 
-  const nb::object ctr = blueprint.attr("ctr"), win = blueprint.attr("win");
+  const nb::object ctr = blueprint.attr("ctr"), cvr = blueprint.attr("cvr"), win = blueprint.attr("win");
   nb::list heads;
   const nb::object empty = nb::module_::import_("bidml.blueprint").attr("Head")(nb::make_tuple(), nb::none());
   heads.append(ctr.is_none() ? empty : nb::object(ctr.attr("head")));
   heads.append(win.is_none() ? empty : nb::object(win.attr("location")));
   heads.append(win.is_none() ? empty : nb::object(win.attr("log_slope")));
+  if (!cvr.is_none()) heads.append(cvr.attr("head"));
+  model->n_heads = nb::len(heads);
   model->engine = engine_from_python(heads, slots, model->n_numbers, model->n_categories, isa_from_name(isa), false);
   if (!ctr.is_none()) {
     model->heads |= kCtrHead;
-    const nb::object c = ctr.attr("calibration");
-    model->calibration = {number_attribute(c, "positive"), number_attribute(c, "negative"),
-                          number_attribute(c, "shift")};
+    model->calibration = calibration_of(ctr);
+  }
+  if (!cvr.is_none()) {
+    model->heads |= kCvrHead;
+    model->cvr_calibration = calibration_of(cvr);
   }
   if (!win.is_none()) {
     model->heads |= kLocationHead | kLogSlopeHead;
@@ -188,7 +197,7 @@ bool decide_call(PyObject* self, PyObject* const* args, Py_ssize_t n, Trace& tra
   const auto use = [&](const auto& request) { decide<false>(*scorer.model, request, *line, trace, look); };
   if (!BIDML_WITH_REQUEST(is_json, args[0], imp, use)) return false;
   const Decision& d = trace.decision;
-  telemetry.count(d.reason, d.bid_cpm, d.optimum_cpm, trace.pctr);
+  telemetry.count(d.reason, d.bid_cpm, d.optimum_cpm, trace.pctr, trace.pcvr);
   if (is_due) telemetry.took(start);
   return !raise_if_strict(scorer, trace.decision.reason);
 }
@@ -232,7 +241,7 @@ PyObject* scorer_best(PyObject* self, PyObject* const* args, Py_ssize_t n) {
   FeatureCounts* look = is_due ? &telemetry.features : nullptr;
   const auto use = [&](const auto& request) { best = best_of(*scorer.model, request, line_at, n_lines, look); };
   if (!BIDML_WITH_REQUEST(is_json, args[0], imp, use)) return nullptr;
-  telemetry.count(best.reason, best.bid_cpm, best.optimum_cpm, best.pctr);
+  telemetry.count(best.reason, best.bid_cpm, best.optimum_cpm, best.pctr, best.pcvr);
   if (is_due) telemetry.took(start);
   if (raise_if_strict(scorer, best.reason)) return nullptr;
   return Py_BuildValue("(nd)", best.index, best.bid_cpm);
@@ -329,11 +338,13 @@ nb::dict trace_dict(const Trace& trace) {
   out["floor_cpm"] = trace.floor_cpm;
   out["auction_type"] = trace.auction_type;
   out["pctr"] = trace.pctr;
+  out["pcvr"] = trace.pcvr;
   out["win_location"] = trace.curve.location;
   out["win_shape"] = trace.curve.shape;
   out["ctr_margin"] = trace.margins[0];
   out["location_margin"] = trace.margins[1];
   out["log_slope_margin"] = trace.margins[2];
+  out["cvr_margin"] = trace.margins[3];
   return out;
 }
 
@@ -399,7 +410,7 @@ void score_many(Scorer& scorer, Py_ssize_t n, nb::list categories, nb::list numb
   if (static_cast<int>(batch.texts.size()) != model.n_categories ||
       static_cast<int>(batch.numbers.size()) != model.n_numbers || inputs.size() != kPriceInputs ||
       outputs.size() != kBatchOutputs)
-    throw nb::value_error("a batch has every feature, five price inputs and eight outputs");
+    throw nb::value_error("a batch has every feature, seven price inputs and ten outputs");
   for (size_t i = 0; i < kPriceInputs; ++i) batch.prices[i] = inputs[i].data();
   for (size_t i = 0; i < kBatchOutputs; ++i) batch.outputs[i] = outputs[i].data();
   Telemetry telemetry;
@@ -420,7 +431,7 @@ int slot_below(nb::handle slot, int n) {
 
 // Not by calling the type: nanobind would allocate where nothing catches a std::bad_alloc.
 nb::object line_item(Scorer& scorer, nb::list categories, nb::list numbers, double value_per_click, double cap_cpm,
-                     double pacing_multiplier) {
+                     double pacing_multiplier, double value_per_conversion, double value_per_impression_cpm) {
   nb::object made = nb::inst_alloc(nb::handle(reinterpret_cast<PyObject*>(line_item_type)));
   LineItem* line = new (nb::inst_ptr<LineItem>(made)) LineItem();
   nb::inst_mark_ready(made);
@@ -443,6 +454,8 @@ nb::object line_item(Scorer& scorer, nb::list categories, nb::list numbers, doub
     if (std::isnan(x)) line->missing.push_back(uint16_t(engine.n_categories() + slot));
   }
   line->value_per_click = value_per_click;
+  line->value_per_conversion = value_per_conversion;
+  line->value_per_impression_cpm = value_per_impression_cpm;
   line->cap_cpm = cap_cpm;
   line->pacing_multiplier = pacing_multiplier;
   return made;
@@ -463,6 +476,8 @@ NB_MODULE(_native, m) {
   nb::class_<LineItem> line_class(m, "LineItem", nb::dynamic_attr());
   line_class
       .def_prop_ro("value_per_click", [](const LineItem& line) { return line.value_per_click; })
+      .def_prop_ro("value_per_conversion", [](const LineItem& line) { return line.value_per_conversion; })
+      .def_prop_ro("value_per_impression_cpm", [](const LineItem& line) { return line.value_per_impression_cpm; })
       .def_prop_ro("cap_cpm", [](const LineItem& line) { return line.cap_cpm; })
       .def_prop_rw(
           "pacing_multiplier", [](const LineItem& line) { return line.pacing_multiplier.load(); },

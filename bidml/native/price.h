@@ -35,8 +35,10 @@ enum class Reason : int {
   kFloorAboveCap = 7,
   kValueBelowFloor = 8,
   kNoValue = 9,
+  kStaleModel = 10,  // never here: bidml.score.follow knows the clock
+  kNoConversionModel = 11,
 };
-constexpr int kReasons = 10;
+constexpr int kReasons = 12;
 
 struct Calibration {
   double positive = 1.0, negative = 1.0, shift = 0.0;
@@ -55,6 +57,7 @@ struct WinCurve {
 struct PriceInputs {
   double value_per_click, floor_cpm, cap_cpm, pacing_multiplier;
   int auction_type;  // OpenRTB at: 1 first price, 2 second price
+  double value_per_conversion = 0.0, value_per_impression_cpm = 0.0;
 };
 
 struct Decision {
@@ -163,10 +166,10 @@ inline double first_price_optimum_cpm(const WinCurve& curve, const RootTerms& te
   return std::exp(curve.location + (y + ln_1_gk) / k);
 }
 
-// The value, before and after pacing; the rest of the decision is `price`'s.
-inline Decision paced_value(double pctr, const PriceInputs& in) {
+// The value, before and after pacing; the rest of the decision is `price`'s. `value_of_click`: with its conversions.
+inline Decision paced_value(double pctr, double value_of_click, const PriceInputs& in) {
   Decision out;
-  out.value_cpm = 1000.0 * pctr * in.value_per_click;
+  out.value_cpm = in.value_per_impression_cpm + 1000.0 * pctr * value_of_click;
   out.unshaded_bid_cpm = out.value_cpm * in.pacing_multiplier;
   return out;
 }
@@ -212,7 +215,7 @@ inline Decision price(Decision out, const WinCurve& curve, double gamma, const R
 
 template <bool wants_win_rate = true>
 inline Decision price(double pctr, const WinCurve& curve, double gamma, const PriceInputs& in) {
-  const Decision value = paced_value(pctr, in);
+  const Decision value = paced_value(pctr, in.value_per_click, in);
   return price<wants_win_rate>(value, curve, gamma, RootTerms(curve.shape, gamma, value.unshaded_bid_cpm), in);
 }
 

@@ -23,7 +23,9 @@
 namespace bidml {
 
 constexpr uint32_t kCtrHead = 1u << 0, kLocationHead = 1u << 1, kLogSlopeHead = 1u << 2;
-constexpr uint32_t kAllHeads = kCtrHead | kLocationHead | kLogSlopeHead;
+constexpr uint32_t kPricingHeads = kCtrHead | kLocationHead | kLogSlopeHead;
+constexpr uint32_t kCvrHead = 1u << 3;  // the last one, of artifacts that predict conversions
+constexpr size_t kMostHeads = 4;
 
 struct Model {
   std::unique_ptr<const Engine> engine;
@@ -32,9 +34,10 @@ struct Model {
   // Slots of the request come before those of the line item, so that each side is encoded in one call.
   int n_numbers = 0, n_categories = 0;
   int n_request_numbers = 0;
-  Calibration calibration;
+  Calibration calibration, cvr_calibration;
   WinParameters win;
-  uint32_t heads = 0;  // those of the artifact; it prices when it has all
+  uint32_t heads = 0;  // those of the artifact; it prices when it has the pricing ones
+  size_t n_heads = 3;  // of the engine
   int default_auction_type = 1;
   std::string currency;
   std::vector<std::pair<std::string, double>> rates;  // units of `currency` per unit of the other
@@ -44,15 +47,17 @@ struct LineItem {
   std::shared_ptr<const Model> model;
   RowBuffer row;  // its own features, encoded
   std::vector<uint16_t> missing, unseen;  // of its own features, as FeatureCounts numbers them
-  double value_per_click = 0.0;  // after margin
+  double value_per_click = 0.0;  // after margin, as the next two
+  double value_per_conversion = 0.0, value_per_impression_cpm = 0.0;
   double cap_cpm = 0.0;
   std::atomic<double> pacing_multiplier{1.0};
 };
 
 struct Trace {
-  double margins[3] = {kMissing, kMissing, kMissing};
+  double margins[kMostHeads] = {kMissing, kMissing, kMissing, kMissing};
   double log_odds = kMissing;
   double pctr = kMissing;
+  double pcvr = kMissing;  // where conversions are paid for
   WinCurve curve{kMissing, kMissing};
   double floor_cpm = kMissing;
   int auction_type = 0;
@@ -158,14 +163,25 @@ inline void look_closely(const LineItem& line, FeatureCounts& counts) noexcept {
 }
 
 // From margins to the decision. margin_of(head) is asked head by head: what follows from a margin is a long chain of
-// dependent steps, which the processor hides behind the next head's trees; the shortest chain comes last.
+// dependent steps, which the processor hides behind the next head's trees; the shortest chain comes last. The conversion
+// head is asked only for a line item that pays for conversions.
 template <bool wants_win_rate, class MarginOf>
 __attribute__((always_inline)) inline void price_margins(const Model& model, const PriceInputs& inputs, Trace& trace,
                                                          const MarginOf& margin_of) noexcept {
+  double value_of_click = inputs.value_per_click;
+  if (__builtin_expect(inputs.value_per_conversion != 0.0, 0)) {
+    if ((model.heads & kCvrHead) == 0) {
+      trace.decision.reason = Reason::kNoConversionModel;
+      return;
+    }
+    trace.margins[3] = margin_of(3);
+    trace.pcvr = sigmoid(calibrated(model.cvr_calibration, trace.margins[3]));
+    value_of_click += trace.pcvr * inputs.value_per_conversion;
+  }
   trace.margins[0] = margin_of(0);
   trace.log_odds = calibrated(model.calibration, trace.margins[0]);
   trace.pctr = sigmoid(trace.log_odds);
-  const Decision value = paced_value(trace.pctr, inputs);
+  const Decision value = paced_value(trace.pctr, value_of_click, inputs);
   trace.margins[2] = margin_of(2);
   trace.curve.shape = win_shape(model.win, trace.margins[2]);
   const RootTerms terms(trace.curve.shape, model.win.gamma, value.unshaded_bid_cpm);
@@ -178,7 +194,7 @@ __attribute__((always_inline)) inline void price_margins(const Model& model, con
 
 inline PriceInputs price_inputs(const LineItem& line, const Terms& terms) noexcept {
   return {line.value_per_click, terms.floor_cpm, line.cap_cpm, line.pacing_multiplier.load(std::memory_order_relaxed),
-          terms.auction_type};
+          terms.auction_type, line.value_per_conversion, line.value_per_impression_cpm};
 }
 
 // A decoded request or the bytes of one, its auctioned impression, and how its values are found: `use` is called once
@@ -244,8 +260,17 @@ struct Best {
   Py_ssize_t index = -1;
   double bid_cpm = 0.0;
   Reason reason = Reason::kInvalidRequest;
-  double optimum_cpm = 0.0, pctr = kMissing;  // of the line item that bids
+  double optimum_cpm = 0.0, pctr = kMissing, pcvr = kMissing;  // of the line item that bids
 };
+
+// The heads that some of these line items need.
+template <class LineAt>
+uint32_t heads_for(const Model& model, const LineAt& line_at, Py_ssize_t first, int count) noexcept {
+  if ((model.heads & kCvrHead) == 0) return kPricingHeads;
+  for (int i = 0; i < count; ++i)
+    if (line_at(first + i).value_per_conversion != 0.0) return kPricingHeads | kCvrHead;
+  return kPricingHeads;
+}
 
 // The line item with the highest expected surplus; the first of equals.
 template <class Request, class LineAt>
@@ -263,13 +288,13 @@ Best best_of(const Model& model, const Request& request, const LineAt& line_at, 
     for (Py_ssize_t first = 0; first < n_lines; first += Engine::kLinesAtOnce) {
       const int count = int(std::min(n_lines - first, Py_ssize_t{Engine::kLinesAtOnce}));
       const Row* rows[Engine::kLinesAtOnce];
-      double margins[Engine::kLinesAtOnce][3];
+      double margins[Engine::kLinesAtOnce * kMostHeads];
       for (int i = 0; i < count; ++i) rows[i] = &*line_at(first + i).row;
-      model.engine->margins_of_lines(row, rows, count, kAllHeads, margins[0]);
+      model.engine->margins_of_lines(row, rows, count, heads_for(model, line_at, first, count), margins);
       for (int i = 0; i < count; ++i) {
         Trace trace;
         price_margins<true>(model, price_inputs(line_at(first + i), terms), trace,
-                            [&](size_t head) { return margins[i][head]; });
+                            [&](size_t head) { return margins[size_t(i) * model.n_heads + head]; });
         const Decision& d = trace.decision;
         if (d.reason != Reason::kBid) {
           if (best.index < 0) best.reason = d.reason;
@@ -277,7 +302,7 @@ Best best_of(const Model& model, const Request& request, const LineAt& line_at, 
         }
         const double surplus_cpm = (d.unshaded_bid_cpm - d.bid_cpm) * d.win_rate;
         if (best.index < 0 || surplus_cpm > best_surplus_cpm) {
-          best = {first + i, d.bid_cpm, Reason::kBid, d.optimum_cpm, trace.pctr};
+          best = {first + i, d.bid_cpm, Reason::kBid, d.optimum_cpm, trace.pctr, trace.pcvr};
           best_surplus_cpm = surplus_cpm;
         }
       }

@@ -102,6 +102,7 @@ struct Telemetry {
   uint64_t decisions[kReasons] = {};
   uint64_t lowered = 0, raised = 0;   // bids that the cap held below the optimum, that the floor lifted above it
   LogHistogram<-20, 20> pctr;         // of every decision that was scored
+  LogHistogram<-20, 20> pcvr;         // of those whose line item pays for conversions
   LogHistogram<-10, 24> bid_cpm;      // of every bid
   LogHistogram<4, 28> ticks_taken;    // of decisions looked at
   FeatureCounts features;
@@ -123,10 +124,11 @@ struct Telemetry {
     return true;
   }
 
-  // `scored` is NaN where the decision fell before the model was asked.
-  void count(Reason reason, double bid, double optimum_cpm, double scored) noexcept {
+  // `scored` is NaN where the decision fell before the model was asked, `converts` where conversions are not paid for.
+  void count(Reason reason, double bid, double optimum_cpm, double scored, double converts) noexcept {
     add(decisions[static_cast<int>(reason)]);
     if (scored == scored) pctr.count(scored);
+    if (__builtin_expect(converts == converts, 0)) pcvr.count(converts);
     if (reason != Reason::kBid) return;
     bid_cpm.count(bid);
     if (bid < optimum_cpm) add(lowered);
@@ -142,6 +144,7 @@ struct Telemetry {
     add(lowered, other.lowered);
     add(raised, other.raised);
     pctr.merge(other.pctr);
+    pcvr.merge(other.pcvr);
     bid_cpm.merge(other.bid_cpm);
   }
 

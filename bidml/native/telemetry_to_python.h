@@ -25,6 +25,7 @@ inline nanobind::dict telemetry_dict(const Telemetry& telemetry) {
   out["lowered"] = telemetry.lowered;
   out["raised"] = telemetry.raised;
   out["pctr"] = histogram_tuple(telemetry.pctr);
+  out["pcvr"] = histogram_tuple(telemetry.pcvr);
   out["bid_cpm"] = histogram_tuple(telemetry.bid_cpm);
   out["ticks_taken"] = histogram_tuple(telemetry.ticks_taken);
   out["seconds_per_tick"] = seconds_per_tick();

@@ -24,7 +24,7 @@ def model_card(
     """
     provenance = blueprint.provenance
     window = provenance.get("window") or ["unknown", "unknown"]
-    parts = (("CTR", blueprint.ctr), ("win curve", blueprint.win))
+    parts = (("CTR", blueprint.ctr), ("CVR", blueprint.cvr), ("win curve", blueprint.win))
     agree = f"{', '.join(sorted(certificate.differences))} agree"
     largest = max(max(found.values()) for found in certificate.differences.values())
     lines = [

@@ -18,6 +18,10 @@ class LineItem:
     @property
     def value_per_click(self) -> float: ...
     @property
+    def value_per_conversion(self) -> float: ...
+    @property
+    def value_per_impression_cpm(self) -> float: ...
+    @property
     def cap_cpm(self) -> float: ...
 
 class NativeScorer:
@@ -37,6 +41,8 @@ class NativeScorer:
         value_per_click: float,
         cap_cpm: float,
         pacing_multiplier: float,
+        value_per_conversion: float,
+        value_per_impression_cpm: float,
         /,
     ) -> LineItem: ...
     def _explain(self, request: object, line: LineItem, imp: int, /) -> dict[str, Any]: ...

@@ -7,11 +7,20 @@ from collections.abc import Mapping
 from numbers import Real
 from typing import Any, Final
 
-from bidml.contract import CTR_OUTPUTS, PRICE_INPUTS, PRICE_OUTPUTS, WIN_OUTPUTS, FeatureKind, FeatureSpec
+from bidml.contract import (
+    CTR_OUTPUTS,
+    CVR_OUTPUTS,
+    GOAL_INPUTS,
+    PRICE_INPUTS,
+    PRICE_OUTPUTS,
+    WIN_OUTPUTS,
+    FeatureKind,
+    FeatureSpec,
+)
 from bidml.errors import DataError
 from bidml.metadata import MARGINS
 
-BATCH_OUTPUTS: Final = PRICE_OUTPUTS + CTR_OUTPUTS + WIN_OUTPUTS + MARGINS
+BATCH_OUTPUTS: Final = PRICE_OUTPUTS + CTR_OUTPUTS + WIN_OUTPUTS + MARGINS + CVR_OUTPUTS
 
 
 def batch_arguments(
@@ -22,7 +31,8 @@ def batch_arguments(
 ) -> tuple[int, list[Any], list[Any], list[Any], list[Any]]:
     """(n_rows, categories, numbers, price inputs, outputs), each a list of columns in the engine's order.
 
-    `slots`: feature → (is a category, its position). Columns that nobody asked for are None. Raises `DataError`.
+    `slots`: feature → (is a category, its position). Columns that nobody asked for are None, and so are
+    `GOAL_INPUTS` that are not given. Raises `DataError`.
     """
     unknown = sorted(set(outputs) - set(BATCH_OUTPUTS))
     if unknown or not outputs:
@@ -39,6 +49,9 @@ def batch_arguments(
             numbers[slot] = _doubles(feature.name, column, n_rows)
     priced = not set(PRICE_OUTPUTS).isdisjoint(outputs)
     prices = [_doubles(name, _column(columns, name), n_rows) if priced else None for name in PRICE_INPUTS]
+    for name in GOAL_INPUTS:
+        is_given = priced and name in columns and name not in slots
+        prices.append(_doubles(name, columns[name], n_rows) if is_given else None)
     return n_rows, categories, numbers, prices, [outputs.get(name) for name in BATCH_OUTPUTS]
 
 

@@ -115,6 +115,8 @@ class DecisionLog:
                 "rates": {code: rate.hex() for code, rate in scorer.rates.items()},
                 "line_item": {
                     "value_per_click": line.value_per_click.hex(),
+                    "value_per_conversion": line.value_per_conversion.hex(),
+                    "value_per_impression_cpm": line.value_per_impression_cpm.hex(),
                     "cap_cpm": line.cap_cpm.hex(),
                     "pacing_multiplier": held[1].hex(),
                     "fields": line.fields,

@@ -27,7 +27,8 @@ class Explanation:
     """One decision. Prices in CPM of the artifact's currency; NaN where the decision ended before that step.
 
     `features` are the raw values as the model read them ("" and NaN are missing). `value_cpm` is
-    1000 · pctr · value_per_click after margin; `unshaded_bid_cpm` is it after pacing; `optimum_cpm` is the
+    value_per_impression_cpm + 1000 · pctr · (value_per_click + pcvr · value_per_conversion), amounts after margin;
+    pcvr is NaN where no conversion is paid for. `unshaded_bid_cpm` is it after pacing; `optimum_cpm` is the
     surplus-maximising price before floor and cap. `win_location` is ln CPM, `win_shape` the slope of the log-odds of
     winning in ln bid; `win_rate` is at `bid_cpm`. `margin` is the share of the value that the line item keeps.
     """
@@ -50,17 +51,22 @@ class Explanation:
     win_rate: float
     currency: str
     margin: float = 0.0
+    cvr_margin: float = math.nan
+    pcvr: float = math.nan
+    value_per_click: float = 0.0
+    value_per_conversion: float = 0.0
+    value_per_impression_cpm: float = 0.0
 
     @property
     def waterfall(self) -> tuple[Step, ...]:
         """From 0 to the bid, or to 0 with the reason for no bid; as far as the decision went.
 
-        "prediction": the value of an impression at the uncalibrated click probability; "calibration": at the
-        calibrated one; "margin", "pacing": what they take off; "shading": to the surplus-maximising price; "floor":
+        "prediction": the value of an impression at the uncalibrated probabilities; "calibration": at the calibrated
+        ones; "margin", "pacing": what they take off; "shading": to the surplus-maximising price; "floor":
         raised to it; "cap": lowered to cap. The first step begins at 0, the last one ends at just `bid_cpm`.
         """
         gross = self.value_cpm / (1.0 - self.margin)
-        raw = gross / self.pctr * _sigmoid(self.ctr_margin) if self.pctr > 0.0 else gross
+        raw = self._value_cpm(_sigmoid(self.ctr_margin), _sigmoid(self.cvr_margin)) / (1.0 - self.margin)
         shaded = self.optimum_cpm if self.auction_type is AuctionType.FIRST_PRICE else self.unshaded_bid_cpm
         levels = [
             ("prediction", raw),
@@ -83,6 +89,10 @@ class Explanation:
             steps.append(Step(f"no bid: {self.reason.name.lower()}", before, 0.0))
         return tuple(steps)
 
+    def _value_cpm(self, pctr: float, pcvr: float) -> float:
+        conversions = pcvr * self.value_per_conversion if self.value_per_conversion > 0.0 else 0.0
+        return self.value_per_impression_cpm + 1000.0 * pctr * (self.value_per_click + conversions)
+
     @property
     def shading_factor(self) -> float:
         """bid / unshaded bid, in (0, 1]; NaN without a bid."""
@@ -97,6 +107,8 @@ class Explanation:
         if not self.value_cpm > 0.0 and self.reason is not NoBidReason.BID:
             return f"no bid: {self.reason.name.lower()}"
         lines = [f"{'pctr':<38} {self.pctr:>12.6g}"]
+        if not math.isnan(self.pcvr):
+            lines.append(f"{'pcvr':<38} {self.pcvr:>12.6g}")
         if not math.isnan(self.win_location):
             median = f"e^{self.win_location:.3f}"
             lines.append(f"{'market price, median':<38} {median:>12}  slope {self.win_shape:.2f}")

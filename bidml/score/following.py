@@ -134,13 +134,13 @@ class Following:
         """`Scorer.line_item`, for this version and every later one; raises as that does.
 
         A later model that reads a field which this line item does not give is refused: give new fields before models
-        that need them.
+        that need them. Under a later model without a CVR part a line item that pays for conversions does not bid.
         """
         line = FollowedLine(self, {"cap_cpm": cap_cpm, **terms}, pacing_multiplier)
         with self._lock:
             self._forget_dropped()
             version = self.version
-            version.lines[line.key] = self._made(version.scorer, line, version.age)
+            version.lines[line.key] = self._made(version.scorer.line_item, line, version.age)
             self._registered[line.key] = weakref.ref(line, partial(_note, self._dropped, line.key))
         return line
 
@@ -284,7 +284,7 @@ class Following:
             for key, reference in self._registered.items():
                 line = reference()
                 if line is not None:
-                    version.lines[key] = self._made(version.scorer, line, version.age)
+                    version.lines[key] = self._made(version.scorer.bound_line_item, line, version.age)
             replaced, self.version = self.version, version
             if replaced.scorer is not version.scorer:
                 self._seen["swaps"] += 1
@@ -293,11 +293,11 @@ class Following:
                     self._before = gone if self._before is None else self._before + gone
                 self._retired = replaced.scorer
 
-    def _made(self, scorer: Scorer, line: FollowedLine, age: Age) -> LineItem:
+    def _made(self, make: Callable[..., LineItem], line: FollowedLine, age: Age) -> LineItem:
         terms = dict(line.terms)
         if age is Age.AGED and self._staleness is not None:
             terms["cap_cpm"] = max(math.ulp(0.0), terms["cap_cpm"] * self._staleness.aged_cap_factor)
-        return scorer.line_item(pacing_multiplier=line.pacing_multiplier, **terms)
+        return make(pacing_multiplier=line.pacing_multiplier, **terms)
 
     def _grow_old(self) -> None:
         version = self.version

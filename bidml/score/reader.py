@@ -33,7 +33,7 @@ from bidml.contract import CONTRACT_VERSION, IR_VERSION, MAX_FILE_BYTES, METADAT
 from bidml.errors import ArtifactError, ExportError
 from bidml.graph import GRAPH_NAME, graph_of
 from bidml.graph_parts import DOUBLE, ML_DOMAIN, STRING, UINT8, Graph, Node, Tensor
-from bidml.graph_price import LOG_PRICE_NODE
+from bidml.graph_price import CVR_CALIBRATION, LOG_PRICE_NODE
 from bidml.metadata import SelfCheck, expected_names, input_kinds, metadata_of, read_metadata
 from bidml.score.wire import ParsedModel, parse_model
 
@@ -86,11 +86,12 @@ def parse_artifact(data: bytes, *, sha256: str | None = None) -> Artifact:
     _check_envelope(model)
     meta = read_metadata(dict(model.metadata))
     parts = _Parts(model.graph)
-    has_ctr = "pctr" in parts.nodes
+    has_ctr, has_cvr = "pctr" in parts.nodes, "pcvr" in parts.nodes
     has_win = "win_shape" in parts.nodes
     blueprint = Blueprint(
         spec=meta.spec,
-        ctr=parts.ctr() if has_ctr else None,
+        ctr=parts.probability("ctr", "calibration") if has_ctr else None,
+        cvr=parts.probability("cvr", CVR_CALIBRATION) if has_cvr else None,
         win=parts.win() if has_win else None,
         currency=meta.currency,
         default_auction_type=meta.default_auction_type,
@@ -168,14 +169,14 @@ class _Parts:
         self._initializers = graph.initializers
         self._lookups: dict[str, Lookup] = {}
 
-    def ctr(self) -> CtrBlueprint:
-        positive = self._number("calibration.positive", 1.0)
-        calibration = Calibration(
+    def probability(self, head: str, calibration: str) -> CtrBlueprint:
+        positive = self._number(f"{calibration}.positive", 1.0)
+        found = Calibration(
             positive=positive,
-            negative=self._number("calibration.negative", positive),
-            shift=self._number("calibration.shift", 0.0),
+            negative=self._number(f"{calibration}.negative", positive),
+            shift=self._number(f"{calibration}.shift", 0.0),
         )
-        return CtrBlueprint(self._head("ctr"), calibration)
+        return CtrBlueprint(self._head(head), found)
 
     def win(self) -> WinBlueprint:
         return WinBlueprint(

@@ -18,7 +18,7 @@ from bidml.errors import ArtifactError, DataError
 from bidml.score.decision_log import VERSION
 from bidml.score.explanation import Explanation
 from bidml.score.reader import parse_artifact
-from bidml.score.scorer import LineItem, Scorer
+from bidml.score.scorer import AMOUNTS, LineItem, Scorer
 
 _LATEST: Final = 1e11  # seconds: the extractor's bound
 
@@ -98,7 +98,10 @@ class Repricer:
 
 def _line_item(scorer: Scorer, terms: Mapping[str, Any]) -> LineItem:
     money = {name: float.fromhex(terms[name]) for name in ("value_per_click", "cap_cpm", "pacing_multiplier")}
-    return scorer.line_item(**money, **terms["fields"])
+    for name in AMOUNTS:
+        if name in terms:  # older records know clicks only
+            money[name] = float.fromhex(terms[name])
+    return scorer.bound_line_item(**money, **terms["fields"])
 
 
 def _request(record: Mapping[str, Any], timestamp_source: str) -> Any:

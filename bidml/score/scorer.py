@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bidml.blueprint import Blueprint
-from bidml.contract import PRICE_OUTPUTS, AuctionType, FeatureSpec, NoBidReason
+from bidml.contract import CVR_OUTPUTS, PRICE_OUTPUTS, AuctionType, FeatureSpec, NoBidReason
 from bidml.errors import ArtifactError, ConfigError, DataError
 from bidml.metadata import TOLERANCE, SelfCheck, difference
 from bidml.score import _native
@@ -24,12 +24,14 @@ from bidml.score.batch import batch_arguments
 from bidml.score.explanation import Explanation
 from bidml.score.raw import line_item_value
 from bidml.score.reader import Artifact, parse_artifact, read_artifact
-from bidml.score.telemetry import Telemetry, read_telemetry
+from bidml.score.telemetry import Telemetry, decisions_of, read_telemetry
 from bidml.units import is_currency_code
 
 LineItem = _native.LineItem
 
-PARTS = ("ctr", "win")  # of an artifact that prices
+PARTS = ("ctr", "win")  # of an artifact that prices, at least
+AMOUNTS = ("value_per_click", "value_per_conversion", "value_per_impression_cpm")  # of a line item
+_PER_CONVERSION = "value_per_conversion"
 _ISAS = ("best", "scalar", "avx2", "avx512")
 
 
@@ -81,7 +83,9 @@ class Scorer(_native.NativeScorer):
         self.spec: FeatureSpec = outline.spec
         self.provenance: Mapping[str, Any] = outline.provenance
         self.parts: tuple[str, ...] = tuple(
-            name for name, part in (("ctr", whole.ctr), ("win", whole.win)) if part is not None
+            name
+            for name, part in (("ctr", whole.ctr), ("win", whole.win), ("cvr", whole.cvr))
+            if part is not None
         )
         self._metrics, self._default_auction_type = outline.metrics, outline.default_auction_type
         self._feature_slots: dict[str, tuple[bool, int]] = self._slots()
@@ -135,28 +139,73 @@ class Scorer(_native.NativeScorer):
         """The model in numbers; slow, as `artifact`. `spec`, `currency`, `provenance` and `parts` are at hand."""
         return self.artifact.blueprint
 
+    @property
+    def prices(self) -> bool:
+        """Whether the artifact has what a bid takes: a CTR model and a win curve."""
+        return set(PARTS) <= set(self.parts)
+
     def line_item(
         self,
         *,
-        value_per_click: float,
         cap_cpm: float,
+        value_per_click: float | None = None,
+        value_per_conversion: float | None = None,
+        value_per_impression_cpm: float | None = None,
         margin: float = 0.0,
         pacing_multiplier: float = 1.0,
         **fields: str | int | float,
     ) -> LineItem:
         """What we may bid for: money terms, and the fields the model reads as `line_item.<field>`, encoded once.
 
-        `value_per_click` and `cap_cpm` in the artifact's currency; `margin` in [0, 1) is kept off the value.
-        Fields that the model does not read are kept in `.fields`. `pacing_multiplier` may be set later at any time.
-        Raises `ConfigError` for a missing field or an impossible amount, `ArtifactError` when the file cannot price.
+        An impression is worth value_per_impression_cpm + 1000 · pctr · (value_per_click + pcvr ·
+        value_per_conversion): give one of these amounts, or several; the others are 0. They and `cap_cpm` are in the
+        artifact's currency; `margin` in [0, 1) is kept off the value. Fields that the model does not read are kept in
+        `.fields`. `pacing_multiplier` may be set later at any time. Raises `ConfigError` for a missing field or an
+        impossible amount, `ArtifactError` when the file cannot price, or predicts no conversions and shall pay for
+        some.
         """
-        if self.parts != PARTS:
+        if value_per_conversion and self.parts == PARTS:
+            raise ArtifactError(
+                "an artifact predicts what a line item pays for: conversions need a CVR model",
+                value=f"value_per_conversion={value_per_conversion!r}, parts {list(self.parts)}",
+                remedy="train with [cvr], or state what a click is worth",
+            )
+        given = (value_per_click, value_per_conversion, value_per_impression_cpm)
+        return self._made(given, cap_cpm, margin, pacing_multiplier, fields)
+
+    def bound_line_item(
+        self, *, cap_cpm: float, margin: float = 0.0, pacing_multiplier: float = 1.0, **terms: Any
+    ) -> LineItem:
+        """`line_item`, also where this model predicts no conversions and is to pay for some: that never bids.
+
+        For a line item that outlives a model; the reason is `NO_CONVERSION_MODEL`.
+        """
+        given = tuple(terms.pop(name, None) for name in AMOUNTS)
+        return self._made(given, cap_cpm, margin, pacing_multiplier, terms)
+
+    def _made(
+        self,
+        given: tuple[float | None, ...],
+        cap_cpm: float,
+        margin: float,
+        pacing_multiplier: float,
+        fields: Mapping[str, str | int | float],
+    ) -> LineItem:
+        """`given`: the amounts of `AMOUNTS`."""
+        if not self.prices:
             raise ArtifactError(
                 "an artifact that prices has a CTR model and a win curve",
                 value="ctr only" if "ctr" in self.parts else "win curve only",
                 remedy="use score_many for its outputs, or train both",
             )
-        value_per_click = _checked_amount("value_per_click", value_per_click)
+        if all(amount is None for amount in given):
+            raise ConfigError(
+                f"a line item is worth something: one of {list(AMOUNTS)}", value=None, remedy="give one"
+            )
+        of_click, of_conversion, of_impression = (
+            0.0 if amount is None else _checked_amount(name, amount)
+            for name, amount in zip(AMOUNTS, given, strict=True)
+        )
         cap_cpm = _checked_amount("cap_cpm", cap_cpm, above=0.0)
         pacing_multiplier = _checked_amount("pacing_multiplier", pacing_multiplier)
         margin = _checked_amount("margin", margin, below=1.0)
@@ -181,9 +230,11 @@ class Scorer(_native.NativeScorer):
         line = self._line_item(
             categories,
             numbers,
-            value_per_click * (1.0 - margin),
+            of_click * (1.0 - margin),
             cap_cpm,
             pacing_multiplier,
+            of_conversion * (1.0 - margin),
+            of_impression * (1.0 - margin),
         )
         line.fields = dict(fields)
         line.margin = margin
@@ -208,6 +259,9 @@ class Scorer(_native.NativeScorer):
             auction_type=AuctionType(at) if at in (1, 2) else None,
             features=features,
             cap_cpm=line.cap_cpm,
+            value_per_click=line.value_per_click,
+            value_per_conversion=line.value_per_conversion,
+            value_per_impression_cpm=line.value_per_impression_cpm,
             currency=self.currency,
             margin=line.margin,
         )
@@ -220,19 +274,29 @@ class Scorer(_native.NativeScorer):
         """Score a batch of raw features into the caller's buffers.
 
         `columns`: every feature of the spec (category: a sequence of str, "" missing; number: a buffer or a sequence
-        of doubles, NaN missing) and, for `bid_cpm` and `win_rate`, the price inputs (a number, or one per row).
-        `outputs`: name → writable contiguous buffer of one double per row; names of `BATCH_OUTPUTS`. The GIL is
-        released. Raises `DataError` for a missing column, an unequal length, another type or an unknown output.
+        of doubles, NaN missing) and, for `bid_cpm` and `win_rate`, the price inputs (a number, or one per row); of
+        these `contract.GOAL_INPUTS` are 0 where not given. `outputs`: name → writable contiguous buffer of one double
+        per row; names of `BATCH_OUTPUTS`. The GIL is released. Raises `DataError` for a missing column, an unequal
+        length, another type or an unknown output.
         """
         self._score(columns, outputs, counted=True)
 
     def _score(self, columns: Mapping[str, Any], outputs: Mapping[str, Any], *, counted: bool) -> None:
         priced = not set(PRICE_OUTPUTS).isdisjoint(outputs)
-        if priced and self.parts != PARTS:
+        if priced and not self.prices:
             raise DataError(
                 "bids need an artifact with a CTR model and a win curve",
                 value=sorted(outputs),
                 remedy="ask for less",
+            )
+        if "cvr" not in self.parts and (
+            (priced and _PER_CONVERSION in columns and _PER_CONVERSION not in self._feature_slots)
+            or not set(CVR_OUTPUTS).isdisjoint(outputs)
+        ):
+            raise DataError(
+                "conversions need an artifact with a CVR model",
+                value=sorted(outputs),
+                remedy="train with [cvr], or ask for less",
             )
         arguments = batch_arguments(self.spec, self._feature_slots, columns, outputs)
         try:
@@ -256,13 +320,13 @@ class Scorer(_native.NativeScorer):
             "metrics": dict(self._metrics),
             "engine": {
                 **heads,
-                "heads": dict(zip(("ctr", "location", "log_slope"), heads["heads"], strict=True)),
+                "heads": dict(zip(("ctr", "location", "log_slope", "cvr"), heads["heads"], strict=False)),
             },
         }
 
     def counters(self) -> dict[str, int]:
         """Decisions so far by `NoBidReason` name in lower case; "bid" counts the bids. Replayed rows do not count."""
-        return {NoBidReason(i).name.lower(): count for i, count in enumerate(self._counts())}
+        return decisions_of(self._counts())
 
     def telemetry(self) -> Telemetry:
         """What this scorer has done so far: decisions, distributions, features not found. For a monitor."""

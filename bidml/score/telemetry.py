@@ -55,16 +55,17 @@ class Telemetry:
 
     `decisions`: by `NoBidReason` name in lower case ("bid": the bids). `lowered`: bids that the cap held below their
     optimum; `raised`: bids that the floor lifted above it. `pctr`: of every decision that was scored (of `best`, of
-    the line item that bids); `bid_cpm`: of every bid, in the artifact's currency. One decision in about 16 is
-    looked at closely: `seconds` is what such decisions took inside the scorer, and of the `looked_at` that were scored
-    `missing` and `unseen` count, by feature, values that were not there and categories that the model does not know.
-    Batches count decisions, `pctr` and `bid_cpm` only.
+    the line item that bids); `pcvr`: of those that pay for conversions; `bid_cpm`: of every bid, in the artifact's
+    currency. One decision in about 16 is looked at closely: `seconds` is what such decisions took inside the scorer,
+    and of the `looked_at` that were scored `missing` and `unseen` count, by feature, values that were not there and
+    categories that the model does not know. Batches count decisions, `pctr`, `pcvr` and `bid_cpm` only.
     """
 
     decisions: dict[str, int]
     lowered: int
     raised: int
     pctr: LogHistogram
+    pcvr: LogHistogram
     bid_cpm: LogHistogram
     seconds: LogHistogram
     looked_at: int
@@ -91,16 +92,24 @@ def read_telemetry(found: Mapping[str, Any], slots: Mapping[str, tuple[bool, int
         name: slot if is_category else n_categories + slot for name, (is_category, slot) in slots.items()
     }
     return Telemetry(
-        decisions={NoBidReason(i).name.lower(): n for i, n in enumerate(found["decisions"])},
+        decisions=decisions_of(found["decisions"]),
         lowered=found["lowered"],
         raised=found["raised"],
         pctr=_histogram(*found["pctr"]),
+        pcvr=_histogram(*found["pcvr"]),
         bid_cpm=_histogram(*found["bid_cpm"]),
         seconds=_in_seconds(*found["ticks_taken"], seconds_per_tick=found["seconds_per_tick"]),
         looked_at=found["looked_at"],
         missing={name: found["missing"][i] for name, i in place.items()},
         unseen={name: found["unseen"][i] for name, i in place.items() if slots[name][0]},
     )
+
+
+def decisions_of(counts: Sequence[int]) -> dict[str, int]:
+    """Native counts by the name of their reason; a scorer never says `STALE_MODEL`."""
+    return {
+        reason.name.lower(): counts[reason] for reason in NoBidReason if reason is not NoBidReason.STALE_MODEL
+    }
 
 
 def _edges(first_exponent: int, n: int) -> tuple[float, ...]:

@@ -8,7 +8,7 @@ from typing import TypeVar
 from bidml.contract import NoBidReason
 from bidml.errors import ArtifactError
 from bidml.score.publication import Release
-from bidml.score.scorer import LineItem, Scorer
+from bidml.score.scorer import PARTS, LineItem, Scorer
 from bidml.score.staleness import Age
 
 Answer = TypeVar("Answer")
@@ -52,11 +52,18 @@ def _always(answer: Answer, count_stale: Callable[[], None]) -> Callable[..., An
     return say_no
 
 
+def _priced_parts(scorer: Scorer) -> tuple[str, ...]:
+    return tuple(part for part in scorer.parts if part in PARTS)
+
+
 def demand_interchangeable(now: Scorer, candidate: Scorer) -> None:
-    """Line items hold money in one currency and want to be priced."""
+    """Line items hold money in one currency and want to be priced.
+
+    A model without conversions may follow one with them: line items that pay for some stop bidding.
+    """
     for what, wanted, found in (
         ("currency", now.currency, candidate.currency),
-        ("parts", now.parts, candidate.parts),
+        ("parts", _priced_parts(now), _priced_parts(candidate)),
     ):
         if wanted != found:
             raise ArtifactError(

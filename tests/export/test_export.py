@@ -26,6 +26,7 @@ from artifacts import (
     TREES,
     blueprints,
     complete_blueprint,
+    conversions_blueprint,
     empty_trees,
     trees_of,
 )
@@ -419,6 +420,6 @@ def test_the_largest_members_and_depths_work() -> None:
 
 def test_margins_are_named_for_the_self_check() -> None:
     """The runtime's names for the heads' margins."""
-    expected = self_check_of(complete_blueprint(), {}).expected
+    expected = self_check_of(conversions_blueprint(), {}).expected
     assert set(MARGINS) <= set(expected)
     assert ORACLE.tree_order

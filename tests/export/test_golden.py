@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from artifacts import complete_blueprint, log_price_blueprint
+from artifacts import complete_blueprint, conversions_blueprint, log_price_blueprint
 
 from bidml.blueprint import Blueprint
 from bidml.certify import DEFAULT_EVALUATORS, verify
@@ -19,7 +19,11 @@ from bidml.score.reader import read_artifact
 from bidml.self_check import self_check_of
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
-NEWEST = {"every_part_of_the_format": complete_blueprint, "location_in_log_price": log_price_blueprint}
+NEWEST = {
+    "every_part_of_the_format": complete_blueprint,
+    "location_in_log_price": log_price_blueprint,
+    "conversions": conversions_blueprint,
+}
 
 REQUESTS: list[dict[str, Any]] = [
     {
@@ -43,6 +47,14 @@ LINE_ITEMS: list[dict[str, Any]] = [
         "pacing_multiplier": 0.7,
     },
 ]
+CONVERSIONS: dict[str, Any] = {
+    "creative": "other",
+    "value_per_conversion": 900.0,
+    "value_per_impression_cpm": 0.2,
+    "cap_cpm": 1000.0,
+    "margin": 0.15,
+    "pacing_multiplier": 0.7,
+}
 
 
 def golden_check(blueprint: Blueprint) -> SelfCheck:
@@ -52,9 +64,14 @@ def golden_check(blueprint: Blueprint) -> SelfCheck:
     return SelfCheck(columns, {name: column[::8] for name, column in check.expected.items()})
 
 
+def line_items_of(scorer: Scorer) -> list[dict[str, Any]]:
+    """Terms that the model can price."""
+    return [LINE_ITEMS[0], CONVERSIONS] if "cvr" in scorer.parts else LINE_ITEMS
+
+
 def bids_of(scorer: Scorer) -> list[list[float]]:
     """One row per request, one bid per line item."""
-    lines = [scorer.line_item(**line) for line in LINE_ITEMS]
+    lines = [scorer.line_item(**line) for line in line_items_of(scorer)]
     return [[scorer.bid(request, line) for line in lines] for request in REQUESTS]
 
 
@@ -64,8 +81,9 @@ def leave(name: str) -> None:
     if path.exists():
         raise FileExistsError(path)
     write_model(model_bytes(blueprint, golden_check(blueprint)), path)
-    bids = [[bid_cpm.hex() for bid_cpm in row] for row in bids_of(Scorer.load(path))]
-    document = {"requests": REQUESTS, "line_items": LINE_ITEMS, "bids": bids}
+    scorer = Scorer.load(path)
+    bids = [[bid_cpm.hex() for bid_cpm in row] for row in bids_of(scorer)]
+    document = {"requests": REQUESTS, "line_items": line_items_of(scorer), "bids": bids}
     path.with_suffix(".bids.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
 
