@@ -102,19 +102,24 @@ class TreeArrays:
         self.sets = _Membership(trees, self.member)
 
     def sums(self, matrix: Doubles) -> Doubles:
-        n_rows, n_trees = len(matrix), len(self.roots)
-        at = np.tile(self.roots, n_rows)  # (n_rows · n_trees,)
+        leaves = self.leaf[self.leaves(matrix, slice(None))]
+        total = np.zeros(len(matrix))
+        for t in range(leaves.shape[1]):  # LightGBM adds tree by tree; a pairwise sum would round differently
+            total += leaves[:, t]
+        return total
+
+    def leaves(self, matrix: Doubles, trees: slice) -> npt.NDArray[np.int64]:
+        """The leaf that each row reaches in each of the `trees`, (n_rows, n_trees)."""
+        roots = self.roots[trees]
+        n_rows, n_trees = len(matrix), len(roots)
+        at = np.tile(roots, n_rows)  # (n_rows · n_trees,)
         walking = np.arange(n_rows * n_trees)
         while walking.size:
             node = at[walking]
             goes_true = self.decisions(node, matrix[walking // n_trees, self.column[node]])
             at[walking] = np.where(goes_true, self.if_true[node], self.if_false[node])
             walking = walking[at[walking] >= 0]
-        leaves = self.leaf[~at].reshape(n_rows, n_trees)
-        total = np.zeros(n_rows)
-        for t in range(n_trees):  # LightGBM adds tree by tree; a pairwise sum would round differently
-            total += leaves[:, t]
-        return total
+        return (~at).reshape(n_rows, n_trees)
 
     def decisions(self, node: npt.NDArray[np.int64], x: Doubles) -> npt.NDArray[np.bool_]:
         """Whether each `node` sends its `x` to the true side; equal shapes, (n,)."""

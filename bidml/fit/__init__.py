@@ -5,6 +5,7 @@ from bidml.fit.cvr import ConversionModel
 from bidml.fit.identifiability import Identifiability, IdentifiabilityWarning
 from bidml.fit.labels import LeakWarning
 from bidml.fit.observations import Floors, MarketPriceObservations
+from bidml.fit.refresh import refresh_clicks, refresh_win_curve
 from bidml.fit.win_rate import FallbackWarning, WinRateModel
 
 __all__ = [
@@ -17,4 +18,6 @@ __all__ = [
     "LeakWarning",
     "MarketPriceObservations",
     "WinRateModel",
+    "refresh_clicks",
+    "refresh_win_curve",
 ]

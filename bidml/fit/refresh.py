@@ -1,0 +1,174 @@
+"""A model that follows the market between two full fits: the champion's own trees, with leaves moved by newer rows.
+
+A full fit learns which features matter, over days of rows. What moves within a day is mostly levels: of clicks, of
+prices, of an exchange. So the structure stays (categories, encodings, splits) and a pass over the trees, in their
+order, moves each leaf by one damped Newton step on the new rows, given everything before it:
+
+    leaf ← leaf − rate · G / (H + prior),   G = Σ g, H = Σ h over the rows that reach it
+
+with g and h the derivatives of the negative log-likelihood in the head's margin. A leaf that no row reaches stays. At
+`rate` and `prior` this is boosting from the champion with its own trees in place of new ones; LightGBM's `refit` blends
+old leaves and leaves fitted from nothing instead, and forgets most where it knows least. Then come what no tree can
+see: the level, its slope, the shape. Nothing grows: the new file is as large and as fast as the champion's.
+
+The champion's file is all that is read: what a bidder bids by is what the next model starts from. Limits: a category
+that the champion never saw stays unseen, a feature it does not have stays out, until the next full fit.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from bidml.blueprint import CtrBlueprint, Head, LocationUnit, WinBlueprint
+from bidml.contract import FeatureSpec
+from bidml.errors import ConfigError
+from bidml.features import Doubles, RawColumns, TreeArrays, encode, margins, raw_columns
+from bidml.fit.calibration import CalibrationMethod, calibrated, calibration_method, fit_calibration
+from bidml.fit.censored import CensoredLikelihood, newton_shift
+from bidml.fit.dagum import fit_dagum
+from bidml.fit.labels import checked_outcomes, checked_weights
+from bidml.fit.observations import MarketPriceObservations
+from bidml.fit.win_rate import check_teachable, taught
+
+CLICK_LEARNING_RATE: Final = 0.05
+WIN_LEARNING_RATE: Final = 0.1
+EVENTS_OF_PRIOR: Final = 10.0
+_LEVEL_STEPS: Final = 8
+
+Evidence = Callable[[Doubles], tuple[Doubles, Doubles]]
+"""The margin (n,) → gradient and curvature of each row's negative log-likelihood in it, (n,) both."""
+
+
+def refresh_clicks(
+    champion: CtrBlueprint,
+    X: pd.DataFrame,
+    y: npt.ArrayLike,
+    *,
+    spec: FeatureSpec,
+    sample_weight: npt.ArrayLike | None = None,
+    calibration: CalibrationMethod | str = CalibrationMethod.PLATT,
+    learning_rate: float = CLICK_LEARNING_RATE,
+    prior: float = EVENTS_OF_PRIOR,
+) -> CtrBlueprint:
+    """`champion` moved by newer impressions `X` (n rows) and their clicks `y` (n,), 0 or 1.
+
+    Its level is that of the impressions afterwards, whatever the champion's was corrected for. `prior`: in expected
+    clicks per leaf. Raises `DataError` for outcomes that are missing or all the same, `SpecError` for missing columns,
+    `ConfigError` for a rate or a prior out of range.
+    """
+    method = calibration_method(calibration)
+    outcome, weight = checked_outcomes(y, len(X)), checked_weights(sample_weight, len(X))
+    weights = np.ones(len(outcome)) if weight is None else weight
+    raw = raw_columns(X, spec)
+    margin = margins(raw, champion.head)
+    level = fit_calibration(margin, outcome, method=CalibrationMethod.PLATT, sample_weight=weight)
+
+    def evidence(s: Doubles) -> tuple[Doubles, Doubles]:
+        p = 1.0 / (1.0 + np.exp(-calibrated(level, s)))
+        return (
+            weights * level.positive * (p - outcome),
+            weights * level.positive**2 * p * (1.0 - p),
+        )
+
+    head, margin = moved_leaves(
+        champion.head, raw, margin, evidence, learning_rate=learning_rate, prior=prior
+    )
+    return CtrBlueprint(head, fit_calibration(margin, outcome, method=method, sample_weight=weight))
+
+
+def refresh_win_curve(
+    champion: WinBlueprint,
+    X: pd.DataFrame,
+    y: MarketPriceObservations,
+    *,
+    spec: FeatureSpec,
+    learning_rate: float = WIN_LEARNING_RATE,
+    prior: float = EVENTS_OF_PRIOR,
+) -> WinBlueprint:
+    """`champion` moved by newer auctions `X` (n rows) and what they tell of the market price, `y` (n,).
+
+    The level of prices and of slopes, the leaves of the location, the three numbers of the shape; slopes keep their
+    trees. `prior`: in outcomes as telling as a coin's, per leaf. Raises as `WinRateModel.fit`, and `ConfigError` for a
+    champion whose location is in log-odds (a logistic regression's).
+    """
+    if champion.location_unit is not LocationUnit.LOG_PRICE:
+        raise ConfigError(
+            "a win curve is refreshed in ln price",
+            value=champion.location_unit.value,
+            remedy="fit it anew with WinRateModel",
+        )
+    columns, told = taught(X, y, spec)
+    check_teachable(told)
+    reference = champion.reference_log_bid_cpm
+    likelihood = CensoredLikelihood(told, reference_log_bid_cpm=reference)
+    beta, a = margins(columns, champion.location), margins(columns, champion.log_slope)
+    shift_beta = shift_a = 0.0
+    for _ in range(_LEVEL_STEPS):
+        step_beta, step_a = newton_shift(likelihood, beta + shift_beta, a + shift_a)
+        shift_beta, shift_a = shift_beta + step_beta, shift_a + step_a
+    slope = replace(champion.log_slope, intercept=champion.log_slope.intercept + shift_a)
+    location = replace(champion.location, intercept=champion.location.intercept + shift_beta)
+    a = a + shift_a
+    unit = float(np.exp(2.0 * np.mean(a))) / 4.0  # the curvature in β of a coin's outcome
+
+    def evidence(s: Doubles) -> tuple[Doubles, Doubles]:
+        found = likelihood.derivatives(s, a)
+        return found.gradient_location, found.hessian_location
+
+    location, beta = moved_leaves(
+        location, columns, beta + shift_beta, evidence, learning_rate=learning_rate, prior=prior * unit
+    )
+    shape = fit_dagum(told, beta, a, reference_log_bid_cpm=reference)
+    return replace(
+        champion,
+        location=location,
+        log_slope=slope,
+        slope_scale=shape.slope_scale,
+        logit_shift=shape.logit_shift,
+        gamma=shape.gamma,
+    )
+
+
+def moved_leaves(
+    head: Head,
+    columns: RawColumns,
+    margin: Doubles,
+    evidence: Evidence,
+    *,
+    learning_rate: float,
+    prior: float,
+) -> tuple[Head, Doubles]:
+    """(`head` with its leaves moved, the rows' margins with them): one pass over the trees, first tree first.
+
+    `margin` (n,): the head's own of the rows, to begin with. Raises `ConfigError` for a rate outside (0, 1] and a
+    prior below 0.
+    """
+    if not 0.0 < learning_rate <= 1.0:
+        raise ConfigError(
+            "a learning rate is above 0 and at most 1",
+            value=learning_rate,
+            remedy=f"{CLICK_LEARNING_RATE} is usual",
+        )
+    if not 0.0 <= prior < np.inf:
+        raise ConfigError("a prior is a number ≥ 0", value=prior, remedy=f"{EVENTS_OF_PRIOR} is usual")
+    if head.trees is None or head.scale == 0.0:
+        return head, margin
+    matrix, walker = encode(columns, head), TreeArrays(head.trees)
+    per_leaf = head.scale / head.divisor  # what the margin gains when a leaf gains 1
+    leaf = walker.leaf.copy()
+    for tree in range(head.trees.n_trees):
+        reached = walker.leaves(matrix, slice(tree, tree + 1))[:, 0]
+        g, h = (np.bincount(reached, weights=part, minlength=len(leaf)) for part in evidence(margin))
+        known = h + prior > 0.0
+        step = np.zeros(len(leaf))
+        step[known] = -learning_rate * g[known] / (h[known] + prior)
+        leaf += step / per_leaf
+        margin = margin + step[reached]
+    return replace(head, trees=replace(head.trees, leaf=array("d", leaf.tobytes()))), margin
