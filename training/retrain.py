@@ -29,6 +29,7 @@ from bidml.train.code import code_digest
 from bidml.train.config import ModelPart
 from bidml.train.prepare import TrainingData
 from bidml.train.report_files import Stages
+from training.base import base_of
 from training.command import key_in, run
 from training.config import RetrainConfig, load_retrain_config
 from training.decision import Decision
@@ -56,6 +57,7 @@ from training.steps import (
 from training.window import Window
 
 _PROFILES: Final = "profiles"
+_SAID: Final = {ModelPart.CTR: "the CTR model", ModelPart.WIN: "the win curve"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,19 +75,26 @@ class Outcome:
 
 
 def retrain(
-    config: RetrainConfig, window: Window, out: str | Path, *, announce: Stages, dry_run: bool = False
+    config: RetrainConfig,
+    window: Window,
+    out: str | Path,
+    *,
+    announce: Stages,
+    dry_run: bool = False,
+    refresh: bool = False,
 ) -> Outcome:
     """Runs the job; its files appear in `out`/<window>, its stages in `out`/stages, its state in `out`/status.json.
 
-    `dry_run` judges and does not publish. Raises `ConfigError`, `DataError`, `RefusedError` (also when another job
-    works in `out`, and when the gate says no), `OSError`.
+    `dry_run` judges and does not publish. `refresh` moves the champion by the window's rows (`bidml.fit.refresh`)
+    instead of fitting anew; without a champion it fits. Raises `ConfigError`, `DataError`, `RefusedError` (also when
+    another job works in `out`, and when the gate says no), `OSError`.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     with _alone_in(out):
         status = Status(out / "status.json", job="retrain", window=str(window))
         try:
-            outcome = _Job(config, window, out, announce, status).run(dry_run=dry_run)
+            outcome = _Job(config, window, out, announce, status).run(dry_run=dry_run, refresh=refresh)
         except BaseException as error:
             status.failed(error, error.exit_code if isinstance(error, BidmlError) else 1)
             raise
@@ -110,10 +119,12 @@ class _Job:
         self._announce = stages
         self._workshop = Workshop(out / "stages", code=job_code_digest(), announce=stages)
 
-    def run(self, *, dry_run: bool) -> Outcome:
+    def run(self, *, dry_run: bool, refresh: bool) -> Outcome:
         config = self._config
         key = key_in(Path(config.publish.key_file)) if config.publish and config.publish.key_file else None
         champion = read_publication(config.publish.folder, key=key) if config.publish else None
+        base = base_of(config.publish.folder, champion, self._window) if config.publish and refresh else None
+        started_from = {"base": base.sha256} if base else {}
         with self._announce("wait for complete days"):
             intake = wait_for_files(str(config.train.log.path), config.data, self._window)
         read = self._read(intake)
@@ -131,20 +142,25 @@ class _Job:
             win = parts.get(ModelPart.WIN)
             parts[part] = self._workshop.run(
                 part.value,
-                {**data_key, "config": settings, "win": win.digest if win else None},
-                lambda folder, part=part, win=win: fit_part(part, config.train, data, folder, win),  # type: ignore[misc]
-                says="fit the CTR model" if part is ModelPart.CTR else "fit the win curve",
+                {**data_key, **started_from, "config": settings, "win": win.digest if win else None},
+                lambda folder, part=part, win=win: fit_part(  # type: ignore[misc]
+                    part, config.train, data, folder, win_stage=win, champion=base.artifact if base else None
+                ),
+                says=f"{'refresh' if base else 'fit'} {_SAID[part]}",
             )
         model = self._workshop.run(
             "model",
             {
                 **data_key,
+                **started_from,
                 "config": settings,
                 "parts": {part.value: stage.digest for part, stage in parts.items()},
                 "window": str(self._window),
                 "alarms": config.alarms.model_dump(),
             },
-            lambda folder: make_model(parts, config.train, self._window, data, config.alarms, folder),
+            lambda folder: make_model(
+                parts, config.train, self._window, data, config.alarms, folder, base=base
+            ),
             says="evaluate, export, certify",
         )
         said = sorted(w for stage in (drift, *parts.values()) for w in stage.json(ALARMS)["warnings"])
@@ -282,6 +298,9 @@ def main(
     ],
     out: Annotated[Path, typer.Option(help="Where runs, stages and status.json go.")] = Path("runs/retrain"),
     dry_run: Annotated[bool, typer.Option(help="Judge, and do not publish.")] = False,
+    refresh: Annotated[
+        bool, typer.Option(help="Move the champion by the window's rows instead of fitting anew.")
+    ] = False,
 ) -> None:
     """Train on a window of logs, judge against the champion, publish."""
     from bidml.console import Console
@@ -289,7 +308,9 @@ def main(
     settings = load_retrain_config(config)
     console = Console()
     with console.progress() as stages:
-        outcome = retrain(settings, Window.parse(window), out, announce=stages, dry_run=dry_run)
+        outcome = retrain(
+            settings, Window.parse(window), out, announce=stages, dry_run=dry_run, refresh=refresh
+        )
     console.document(
         {
             "artifact": str(outcome.folder / MODEL),

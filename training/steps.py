@@ -29,6 +29,7 @@ from bidml.train.assess import estimates_of, evaluate_models
 from bidml.train.config import ModelPart, TrainConfig
 from bidml.train.prepare import TrainingData, check, read, training_data
 from bidml.train.run import fit_models, self_check_sample
+from training.base import Base
 from training.config import AlarmConfig, RetrainConfig
 from training.drift import Profile, drift, profile_of, refuse_drift
 from training.duel import duel_of
@@ -109,17 +110,25 @@ def check_drift(data: TrainingData, reference: Profile | None, alarms: AlarmConf
 
 
 def fit_part(
-    part: ModelPart, config: TrainConfig, data: TrainingData, out: Path, win_stage: Stage | None = None
+    part: ModelPart,
+    config: TrainConfig,
+    data: TrainingData,
+    out: Path,
+    *,
+    win_stage: Stage | None = None,
+    champion: bytes | None = None,
 ) -> None:
     """One model, as an artifact of that part alone: part.onnx; what its fit warned of: alarms.json. Leaks refuse.
 
-    `win_stage`: the win curve by which clicks are weighted, where it is fitted already.
+    `win_stage`: the win curve by which clicks are weighted, where it is fitted already. `champion`: the artifact to
+    refresh, instead of a fit from nothing.
     """
+    moved = None if champion is None else parse_artifact(champion).blueprint
     win = None if win_stage is None else parse_artifact((win_stage / PART).read_bytes()).blueprint.win
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         only = config.model_copy(update={"models": (part,)})
-        blueprint = fit_models(only, data, lambda _: nullcontext(), known_win=win)
+        blueprint = fit_models(only, data, lambda _: nullcontext(), known_win=win, champion=moved)
     leaks = [str(warning.message) for warning in caught if issubclass(warning.category, LeakWarning)]
     if leaks:
         raise RefusedError(
@@ -137,8 +146,13 @@ def make_model(
     data: TrainingData,
     alarms: AlarmConfig,
     out: Path,
+    *,
+    base: Base | None = None,
 ) -> None:
-    """The parts put together, judged on held-out auctions, certified: model.onnx, metrics.json, certificate.json."""
+    """The parts put together, judged on held-out auctions, certified: model.onnx, metrics.json, certificate.json.
+
+    `base`: the artifact that was refreshed; the rows that it learnt from count as learnt from.
+    """
     found = {part: parse_artifact((stage / PART).read_bytes()).blueprint for part, stage in parts.items()}
     any_part = next(iter(found.values()))
     blueprint = Blueprint(
@@ -149,6 +163,7 @@ def make_model(
         default_auction_type=config.pricing.default_auction_type,
         provenance={
             **any_part.provenance,
+            **(base.provenance(len(data.train)) if base else {}),
             "config": config.provenance(),
             "window": [window.start.isoformat(), window.end.isoformat()],
         },

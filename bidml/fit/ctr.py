@@ -26,7 +26,7 @@ from bidml.fit.calibration import (
 )
 from bidml.fit.encoding import Categories, Earlier, OtherFolds, Visibility, lookup_values
 from bidml.fit.ftrl import fit_ftrl
-from bidml.fit.labels import checked_outcomes, checked_weights, find_leaks, warn_of_leaks
+from bidml.fit.labels import checked_outcomes, checked_rate, checked_weights, find_leaks, warn_of_leaks
 from bidml.fit.tree_inputs import TreeInputs
 from bidml.lightgbm_trees import head_of_booster
 from bidml.metrics import auc, calibration_ratio, log_loss_from_log_odds, normalized_entropy_from_log_odds
@@ -275,12 +275,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         calibration_method(self.calibration)
         if self.base not in ("auto", "linear", "none"):
             raise ConfigError("a base is auto, linear or none", value=self.base, remedy="correct base")
-        if not 0.0 < self.negative_sampling_rate <= 1.0:
-            raise ConfigError(
-                "a sampling rate is above 0 and at most 1",
-                value=self.negative_sampling_rate,
-                remedy="correct it",
-            )
+        checked_rate(self.negative_sampling_rate)
         if not 0.0 < self.held_out_share < 1.0:
             raise ConfigError(
                 "the held-out share is between 0 and 1", value=self.held_out_share, remedy="for example 0.15"

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from bidml.errors import DataError
+from bidml.errors import ConfigError, DataError
 from bidml.features import Doubles
 from bidml.metrics import auc
 
@@ -66,6 +66,15 @@ def checked_weights(sample_weight: npt.ArrayLike | None, n_rows: int) -> Doubles
             remedy="correct them",
         )
     return weight
+
+
+def checked_rate(negative_sampling_rate: float) -> float:
+    """A share of unclicked impressions that was kept. Raises `ConfigError` outside (0, 1]."""
+    if not 0.0 < negative_sampling_rate <= 1.0:
+        raise ConfigError(
+            "a sampling rate is above 0 and at most 1", value=negative_sampling_rate, remedy="correct it"
+        )
+    return negative_sampling_rate
 
 
 def find_leaks(

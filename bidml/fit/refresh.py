@@ -20,26 +20,35 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable
 from dataclasses import replace
+from math import log
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.special import expit
 
 from bidml.blueprint import CtrBlueprint, Head, LocationUnit, WinBlueprint
 from bidml.contract import FeatureSpec
 from bidml.errors import ConfigError
 from bidml.features import Doubles, RawColumns, TreeArrays, encode, margins, raw_columns
-from bidml.fit.calibration import CalibrationMethod, calibrated, calibration_method, fit_calibration
+from bidml.fit.calibration import (
+    CalibrationMethod,
+    calibrated,
+    calibration_method,
+    fit_calibration,
+    traffic_level,
+)
 from bidml.fit.censored import CensoredLikelihood, newton_shift
 from bidml.fit.dagum import fit_dagum
-from bidml.fit.labels import checked_outcomes, checked_weights
+from bidml.fit.labels import checked_outcomes, checked_rate, checked_weights
 from bidml.fit.observations import MarketPriceObservations
 from bidml.fit.win_rate import check_teachable, taught
 
 CLICK_LEARNING_RATE: Final = 0.05
 WIN_LEARNING_RATE: Final = 0.1
-EVENTS_OF_PRIOR: Final = 10.0
+EVENTS_OF_PRIOR: Final = 30.0
+MIN_EVENTS: Final = 200  # with fewer clicks, leaves that move follow noise: only the level moves
 _LEVEL_STEPS: Final = 8
 
 Evidence = Callable[[Doubles], tuple[Doubles, Doubles]]
@@ -54,33 +63,56 @@ def refresh_clicks(
     spec: FeatureSpec,
     sample_weight: npt.ArrayLike | None = None,
     calibration: CalibrationMethod | str = CalibrationMethod.PLATT,
+    negative_sampling_rate: float = 1.0,
     learning_rate: float = CLICK_LEARNING_RATE,
     prior: float = EVENTS_OF_PRIOR,
 ) -> CtrBlueprint:
     """`champion` moved by newer impressions `X` (n rows) and their clicks `y` (n,), 0 or 1.
 
-    Its level is that of the impressions afterwards, whatever the champion's was corrected for. `prior`: in expected
-    clicks per leaf. Raises `DataError` for outcomes that are missing or all the same, `SpecError` for missing columns,
-    `ConfigError` for a rate or a prior out of range.
+    First the level (`calibration`), then the leaves given it; below `MIN_EVENTS` clicks the level alone. A calibration
+    after the leaves have moved would be on rows that they have seen. The level is that of the impressions, whatever the
+    champion's was corrected for: see `at_traffic_level`. `negative_sampling_rate`: as of `ClickModel`. `prior`: in
+    expected clicks per leaf. Raises `DataError` for outcomes that are missing or all the same, `SpecError` for missing
+    columns, `ConfigError` for a rate or a prior out of range.
     """
     method = calibration_method(calibration)
     outcome, weight = checked_outcomes(y, len(X)), checked_weights(sample_weight, len(X))
+    offset = log(checked_rate(negative_sampling_rate))
     weights = np.ones(len(outcome)) if weight is None else weight
     raw = raw_columns(X, spec)
     margin = margins(raw, champion.head)
-    level = fit_calibration(margin, outcome, method=CalibrationMethod.PLATT, sample_weight=weight)
+    level = fit_calibration(margin, outcome, method=method, sample_weight=weight)
 
     def evidence(s: Doubles) -> tuple[Doubles, Doubles]:
-        p = 1.0 / (1.0 + np.exp(-calibrated(level, s)))
-        return (
-            weights * level.positive * (p - outcome),
-            weights * level.positive**2 * p * (1.0 - p),
-        )
+        p, rank = expit(calibrated(level, s)), expit(s)
+        steepness = level.positive * (1.0 - rank) + level.negative * rank
+        return weights * (p - outcome) * steepness, weights * p * (1.0 - p) * steepness**2
 
-    head, margin = moved_leaves(
-        champion.head, raw, margin, evidence, learning_rate=learning_rate, prior=prior
+    head = champion.head
+    if outcome.sum() >= MIN_EVENTS:
+        head, _ = moved_leaves(head, raw, margin, evidence, learning_rate=learning_rate, prior=prior)
+    return CtrBlueprint(head, replace(level, shift=level.shift + offset))
+
+
+def at_traffic_level(
+    model: CtrBlueprint,
+    X: pd.DataFrame,
+    *,
+    spec: FeatureSpec,
+    won: npt.ArrayLike,
+    clicked: npt.ArrayLike,
+    win_rate: npt.ArrayLike,
+    sample_weight: npt.ArrayLike | None = None,
+) -> CtrBlueprint:
+    """`model`, right on impressions, made right on all auctions `X` (n rows): `ClickModel.fit_traffic_level`."""
+    level = traffic_level(
+        calibrated(model.calibration, margins(raw_columns(X, spec), model.head)),
+        won=won,
+        clicked=clicked,
+        win_rate=win_rate,
+        sample_weight=sample_weight,
     )
-    return CtrBlueprint(head, fit_calibration(margin, outcome, method=method, sample_weight=weight))
+    return replace(model, calibration=replace(model.calibration, shift=model.calibration.shift + level))
 
 
 def refresh_win_curve(

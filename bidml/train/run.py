@@ -21,6 +21,7 @@ from bidml.errors import ConfigError
 from bidml.export import model_bytes, write_model
 from bidml.features import RawColumns, raw_columns
 from bidml.fit import ClickModel, MarketPriceObservations, WinRateModel
+from bidml.fit.refresh import at_traffic_level, refresh_clicks, refresh_win_curve
 from bidml.fit.win_rate import curve_of
 from bidml.log import sample_weights
 from bidml.score import Scorer
@@ -94,29 +95,28 @@ def train(
 
 
 def fit_models(
-    config: TrainConfig, data: TrainingData, stages: Stages, *, known_win: WinBlueprint | None = None
+    config: TrainConfig,
+    data: TrainingData,
+    stages: Stages,
+    *,
+    known_win: WinBlueprint | None = None,
+    champion: Blueprint | None = None,
 ) -> Blueprint:
     """The models that `config` names, fitted on the training side, with their provenance; no metrics yet.
 
     With a win curve, fitted here or `known_win`, the level of the CTR model is that of the traffic
-    (`ClickModel.fit_traffic_level`).
+    (`ClickModel.fit_traffic_level`). With a `champion` nothing is fitted anew: it is moved by these rows
+    (`fit.refresh`). Raises `ConfigError` for a champion of other features or without a model that `config` names.
     """
-    log = data.train
     ctr = win = None
+    if champion is not None:
+        _check_champion(champion, config, data)
     if ModelPart.WIN in config.models:
         with stages("fit the win curve"):
-            win_model = WinRateModel(
-                data.spec,
-                slope=config.win.slope,
-                base=config.win.base,
-                random_state=config.random_state,
-                n_jobs=config.n_threads,
-            )
-            win_model.fit(log, MarketPriceObservations.from_log(log))
-            win = win_model.to_blueprint()
+            win = _fit_wins(config, data, champion.win if champion else None)
     if ModelPart.CTR in config.models:
         with stages("fit the CTR model"):
-            ctr = _fit_clicks(config, data, win or known_win)
+            ctr = _fit_clicks(config, data, win or known_win, champion.ctr if champion else None)
     return Blueprint(
         spec=data.spec,
         ctr=ctr,
@@ -134,28 +134,72 @@ def fit_models(
     )
 
 
-def _fit_clicks(config: TrainConfig, data: TrainingData, win: WinBlueprint | None) -> CtrBlueprint:
+def _check_champion(champion: Blueprint, config: TrainConfig, data: TrainingData) -> None:
+    if champion.spec != data.spec or champion.currency != data.currency:
+        raise ConfigError(
+            "a champion is refreshed with its own features and currency",
+            value=sorted({*champion.spec.names} ^ {*data.spec.names}) or champion.currency,
+            remedy="fit anew, without --refresh",
+        )
+    missing = [part.value for part in config.models if getattr(champion, part.value) is None]
+    if missing:
+        raise ConfigError("a champion has the models to refresh", value=missing, remedy="fit anew")
+
+
+def _fit_wins(config: TrainConfig, data: TrainingData, champion: WinBlueprint | None) -> WinBlueprint:
     log = data.train
-    shown = log[log["won"]] if "won" in log else log
-    model = ClickModel(
+    seen = MarketPriceObservations.from_log(log)
+    if champion is not None:
+        return refresh_win_curve(champion, log, seen, spec=data.spec)
+    model = WinRateModel(
         data.spec,
-        preset=config.ctr.preset,
-        calibration=config.ctr.calibration,
-        negative_sampling_rate=config.ctr.negative_sampling_rate,
+        slope=config.win.slope,
+        base=config.win.base,
         random_state=config.random_state,
         n_jobs=config.n_threads,
     )
-    model.fit(shown, shown["clicked"], timestamp=shown.get("timestamp"), sample_weight=sample_weights(shown))
-    if win is not None:
-        curve = curve_of(win, raw_columns(log, data.spec))
-        model.fit_traffic_level(
-            log,
-            won=log["won"],
-            clicked=log["clicked"],
-            win_rate=curve.win_rate(log["bid_cpm"].to_numpy(dtype=np.float64)),
-            sample_weight=sample_weights(log),
+    return model.fit(log, seen).to_blueprint()
+
+
+def _fit_clicks(
+    config: TrainConfig, data: TrainingData, win: WinBlueprint | None, champion: CtrBlueprint | None
+) -> CtrBlueprint:
+    log = data.train
+    shown = log[log["won"]] if "won" in log else log
+    if champion is not None:
+        model = refresh_clicks(
+            champion,
+            shown,
+            shown["clicked"],
+            spec=data.spec,
+            sample_weight=sample_weights(shown),
+            negative_sampling_rate=config.ctr.negative_sampling_rate,
         )
-    return model.to_blueprint()
+    else:
+        fitted = ClickModel(
+            data.spec,
+            preset=config.ctr.preset,
+            calibration=config.ctr.calibration,
+            negative_sampling_rate=config.ctr.negative_sampling_rate,
+            random_state=config.random_state,
+            n_jobs=config.n_threads,
+        )
+        fitted.fit(
+            shown, shown["clicked"], timestamp=shown.get("timestamp"), sample_weight=sample_weights(shown)
+        )
+        model = fitted.to_blueprint()
+    if win is None:
+        return model
+    curve = curve_of(win, raw_columns(log, data.spec))
+    return at_traffic_level(
+        model,
+        log,
+        spec=data.spec,
+        won=log["won"],
+        clicked=log["clicked"],
+        win_rate=curve.win_rate(log["bid_cpm"].to_numpy(dtype=np.float64)),
+        sample_weight=sample_weights(log),
+    )
 
 
 def self_check_sample(columns: RawColumns) -> dict[str, Any]:

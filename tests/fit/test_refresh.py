@@ -196,6 +196,15 @@ def test_what_did_not_move_stays(clicks: CtrBlueprint) -> None:
     assert excess(refreshed, test) < 1.1 * excess(clicks, test)
 
 
+def test_few_clicks_move_the_level_only(clicks: CtrBlueprint) -> None:
+    """Fewer than 200: leaves would follow noise."""
+    log = moved_clicks(1_500, seed=3)
+    assert 50 < log["clicked"].sum() < 200
+    newer = refresh_clicks(clicks, log, log["clicked"], spec=CLICK_SPEC)
+    assert newer.head == clicks.head
+    assert newer.calibration != clicks.calibration
+
+
 # ---- the artifact --------------------------------------------------------------------------------------------
 
 
@@ -217,7 +226,7 @@ def test_a_refreshed_model_is_an_artifact(clicks: CtrBlueprint) -> None:
     "options", [{"learning_rate": 0.0}, {"learning_rate": 1.5}, {"prior": -1.0}, {"prior": math.nan}]
 )
 def test_options_out_of_range(clicks: CtrBlueprint, options: dict[str, float]) -> None:
-    log = click_log(500, seed=1)
+    log = click_log(5_000, seed=1)
     with pytest.raises(ConfigError):
         refresh_clicks(clicks, log, log["clicked"], spec=CLICK_SPEC, **options)
 

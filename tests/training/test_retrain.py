@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 import shutil
 import subprocess
 import sys
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,37 @@ def test_a_killed_job_run_again_ends_with_the_same_bytes(tmp_path: Path, finishe
     assert counts["struck"] >= 2
     assert (counts["sha256"], counts["generation"]) == (finished.outcome.sha256, 1)
     assert not list((tmp_path / "runs" / "stages").glob(".making-*"))
+
+
+def test_a_refresh_moves_the_champion(copy: Path, finished: Finished) -> None:
+    """A day's rows, the champion's structure; the newest model that has not seen the window is the base, also for a job
+    that died after it had published; rows are not learnt from twice."""
+    day = Window.parse("2026-11-03")
+    write_demo_log(copy / "logs", day, 4000, market=Market(base_ctr=0.15, n_apps=50, observed_win_rate=0.5))
+    config = load_retrain_config(copy / "job.toml")
+
+    def refreshed() -> Outcome:
+        return retrain(config, day, copy / "runs", announce=lambda _: nullcontext(), refresh=True)
+
+    first = refreshed()
+    assert (first.published, first.generation) == (True, 2)
+    champion, challenger = (
+        read_artifact(outcome.folder / "model.onnx").blueprint for outcome in (finished.outcome, first)
+    )
+    assert challenger.provenance["refreshed_from"] == finished.outcome.sha256
+    assert challenger.provenance["n_refresh"] == challenger.provenance["n_train"] == 3200
+    for part in ("ctr.head", "win.location"):
+        before, after = (operator.attrgetter(part)(blueprint) for blueprint in (champion, challenger))
+        assert before.trees.leaf != after.trees.leaf
+        assert replace(after.trees, leaf=before.trees.leaf) == before.trees
+    again = refreshed()
+    assert (again.sha256, again.published, again.generation) == (first.sha256, False, 2)
+    with pytest.raises(ConfigError, match="not seen"):
+        retrain(config, WINDOW, copy / "runs", announce=lambda _: nullcontext(), refresh=True)
+    other = config.train.model_copy(update={"features": config.train.features[:-1]})  # type: ignore[index]
+    changed = config.model_copy(update={"train": other})
+    with pytest.raises(ConfigError, match="its own features"):
+        retrain(changed, day, copy / "runs", announce=lambda _: nullcontext(), refresh=True)
 
 
 def test_a_refused_challenger_changes_nothing(copy: Path, finished: Finished) -> None:
