@@ -22,10 +22,10 @@ class _Section(BaseModel):
 class DataConfig(_Section):
     """Where a day of the log lies below `train.log.path`, and when it is complete.
 
-    `days`: a folder or file per day, with {date} as YYYY-MM-DD; without it the whole path is read and the window
-    selected. `marker`: a file in each day's folder that says that the day is complete; if it holds JSON with `rows`,
-    so many rows must be there. `wait_minutes`: how long to wait for it. `maturity_hours`: clicks come late; the job
-    refuses before the window's end lies so far back. `min_rows`: a shorter log is refused.
+    `days`: a folder or file per day, with {date} as YYYY-MM-DD, or per hour, with {hour} as HH, too; without it the
+    whole path is read and the window selected. `marker`: a file in each such folder that says that it is complete; if
+    it holds JSON with `rows`, so many rows must be there. `wait_minutes`: how long to wait for it. `maturity_hours`:
+    clicks come late; the job refuses before the window's end lies so far back. `min_rows`: a shorter log is refused.
     """
 
     days: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -61,19 +61,19 @@ def wait_for_files(
         )
     deadline = now() + timedelta(minutes=config.wait_minutes)
     while True:
-        missing = [day for day in window.days if not _is_complete(Path(folder), config, day)]
+        missing = [
+            _said(part) for part in _parts(config, window) if not _is_complete(Path(folder), config, part)
+        ]
         if not missing:
             break
         if now() >= deadline:
             raise DataError(
-                "every day of the window is complete",
-                value=[str(day) for day in missing],
-                remedy=f"wait for {config.marker or 'the files'} of these days, or take another window",
+                "every day (or hour) of the window is complete",
+                value=missing,
+                remedy=f"wait for {config.marker or 'the files'} of these, or take another window",
             )
         sleep(min(60.0, config.wait_minutes * 60.0))
-    places = (
-        [Path(folder)] if config.days is None else [_place(Path(folder), config, day) for day in window.days]
-    )
+    places = _places(Path(folder), config, window)
     files = tuple(path for place in places for path in files_of(place) if path.name != config.marker)
     if not files:
         raise DataError(
@@ -127,14 +127,29 @@ def _hashes(log: pd.DataFrame, columns: list[str]) -> Any:
     return pd.util.hash_pandas_object(log[columns], index=False).to_numpy()
 
 
-def _place(folder: Path, config: DataConfig, day: date) -> Path:
-    return folder / (config.days or "").format(date=day.isoformat())
+def _parts(config: DataConfig, window: Window) -> Sequence[date]:
+    """What has a folder of its own: hours (as datetimes) where `days` names {hour}, else days."""
+    return window.hours if config.days is not None and "{hour}" in config.days else window.days
 
 
-def _is_complete(folder: Path, config: DataConfig, day: date) -> bool:
+def _said(part: date) -> str:
+    return f"{part:%Y-%m-%dT%H}" if isinstance(part, datetime) else str(part)
+
+
+def _place(folder: Path, config: DataConfig, part: date) -> Path:
+    return folder / (config.days or "").format(date=f"{part:%Y-%m-%d}", hour=f"{part:%H}")
+
+
+def _places(folder: Path, config: DataConfig, window: Window) -> list[Path]:
+    if config.days is None:
+        return [folder]
+    return [_place(folder, config, part) for part in _parts(config, window)]
+
+
+def _is_complete(folder: Path, config: DataConfig, part: date) -> bool:
     if config.days is None:
         return folder.exists() and (config.marker is None or (folder / config.marker).is_file())
-    place = _place(folder, config, day)
+    place = _place(folder, config, part)
     return place.exists() if config.marker is None else (place / config.marker).is_file()
 
 
@@ -142,9 +157,8 @@ def _rows_promised(folder: Path, config: DataConfig, window: Window) -> int | No
     """What the markers say; None unless all of them say it."""
     if config.marker is None:
         return None
-    places = [folder] if config.days is None else [_place(folder, config, day) for day in window.days]
     total = 0
-    for place in places:
+    for place in _places(folder, config, window):
         try:
             rows = json.loads((place / config.marker).read_text())["rows"]
         except (ValueError, KeyError, TypeError):

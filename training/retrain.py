@@ -294,7 +294,8 @@ def _alone_in(out: Path) -> Iterator[None]:
 def main(
     config: Annotated[Path, typer.Option(help="A TOML file: docs/retraining.md.")],
     window: Annotated[
-        str, typer.Option(help="FIRST/LAST, both included: 2026-11-01/2026-11-07, or last-7-days.")
+        str,
+        typer.Option(help="FIRST/LAST, both included: 2026-11-01/2026-11-07, or last-7-days, last-6-hours."),
     ],
     out: Annotated[Path, typer.Option(help="Where runs, stages and status.json go.")] = Path("runs/retrain"),
     dry_run: Annotated[bool, typer.Option(help="Judge, and do not publish.")] = False,

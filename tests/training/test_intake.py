@@ -63,7 +63,17 @@ class Clock:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "2026-11-01/", "2026-11-02/2026-11-01", "2026-13-01", "20261101", "2026-11-01/2030-01-01", "a/b/c"],
+    [
+        "",
+        "2026-11-01/",
+        "2026-11-02/2026-11-01",
+        "2026-13-01",
+        "20261101",
+        "2026-11-01/2030-01-01",
+        "a/b/c",
+        "last-0-hours",
+        "2026-11-01T24",
+    ],
 )
 def test_what_is_no_window_is_refused(text: str) -> None:
     """First and last day, in order, at most a year."""
@@ -78,6 +88,42 @@ def test_a_window_includes_both_days() -> None:
         datetime(2026, 11, 1, tzinfo=UTC),
         datetime(2026, 11, 3, tzinfo=UTC),
     )
+
+
+def test_windows_of_hours() -> None:
+    """Both hours included; the recent ones are full."""
+    window = Window.parse("2026-11-01T22/2026-11-02T03")
+    assert (window.start.hour, window.end.hour, len(window.hours)) == (22, 4, 6)
+    assert [str(day) for day in window.days] == ["2026-11-01", "2026-11-02"]
+    now = datetime(2026, 11, 2, 4, 59, tzinfo=UTC)
+    assert Window.parse("last-6-hours", now=now) == window
+    assert Window.parse("last-1-days", now=now) == Window.parse("2026-11-01")
+    assert Window.parse("2026-11-01T00/2026-11-01T23") == Window.parse("2026-11-01")
+
+
+@given(
+    first=st.datetimes(datetime(2020, 1, 1), datetime(2030, 1, 1)),
+    hours=st.integers(1, 24 * 366),
+)
+def test_a_window_is_what_its_name_says(first: datetime, hours: int) -> None:
+    start = first.replace(minute=0, second=0, microsecond=0, tzinfo=UTC)
+    window = Window(start, start + timedelta(hours=hours))
+    assert Window.parse(str(window).replace("_", "/")) == window
+    assert window.days[0] == start.date()
+    assert window.hours[-1] + timedelta(hours=1) == window.end
+
+
+def test_hours_have_their_own_folders(tmp_path: Path) -> None:
+    """Complete one by one, across midnight."""
+    hourly = DAYS.model_copy(update={"days": "date={date}/hour={hour}"})
+    window = Window.parse("2026-11-01T22/2026-11-02T01")
+    for name in ("date=2026-11-01/hour=22", "date=2026-11-01/hour=23", "date=2026-11-02/hour=00"):
+        days_in(tmp_path, name.removeprefix("date="))
+    with pytest.raises(DataError, match="2026-11-02T01"):
+        wait_for_files(tmp_path, hourly, window, now=Clock().now)
+    days_in(tmp_path, "2026-11-02/hour=01")
+    found = wait_for_files(tmp_path, hourly, window, now=Clock().now)
+    assert [path.parent.name for path in found.files] == ["hour=22", "hour=23", "hour=00", "hour=01"]
 
 
 def test_the_files_of_complete_days_are_taken(tmp_path: Path) -> None:

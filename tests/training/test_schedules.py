@@ -7,7 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
-from datetime import date
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -196,9 +196,9 @@ def test_the_documented_dag_compiles_and_calls_the_job() -> None:
 
 def test_the_last_days_are_those_before_today() -> None:
     """In UTC; today is not over."""
-    today = date(2026, 11, 8)
-    assert Window.parse("last-7-days", today=today) == Window.parse("2026-11-01/2026-11-07")
-    assert Window.parse("last-1-days", today=today) == Window.parse("2026-11-07")
+    now = datetime(2026, 11, 8, 12, tzinfo=UTC)
+    assert Window.parse("last-7-days", now=now) == Window.parse("2026-11-01/2026-11-07")
+    assert Window.parse("last-1-days", now=now) == Window.parse("2026-11-07")
     for wrong in ("last-0-days", "last-7", "last-400-days"):
         with pytest.raises(ConfigError, match="window"):
-            Window.parse(wrong, today=today)
+            Window.parse(wrong, now=now)
