@@ -44,6 +44,10 @@ class RefusedError(BidmlError):
     exit_code = 4
 
 
+class LostRankError(BidmlError):
+    """One of the processes that train a model together is gone or unreachable: run the job again."""
+
+
 class ExportError(RefusedError):
     """A fitted model has no exact form in the artifact (`linear_tree`, unknown objective, non-finite leaf)."""
 

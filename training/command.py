@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import typer
 
 from bidml.errors import BidmlError, ConfigError
+from training.ranks.meeting import NETWORK_THREAD
 
 
 def run(job: Callable[..., None], name: str) -> None:
@@ -19,10 +23,19 @@ def run(job: Callable[..., None], name: str) -> None:
         app()
     except BidmlError as error:
         typer.echo(f"{name}: {error}", err=True)
-        sys.exit(error.exit_code)
+        _leave(error.exit_code)
     except OSError as error:
         typer.echo(f"{name}: the file system failed: {error}", err=True)
-        sys.exit(1)
+        _leave(1)
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends this process, also where a thread is stuck in LightGBM's network, which a lost rank leaves waiting."""
+    if any(thread.name == NETWORK_THREAD for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def key_in(path: Path | None) -> bytes | None:

@@ -3,6 +3,8 @@
 Complete? → read → drift → fit → evaluate, export, certify → gate → report → publish. Each stage is kept under the
 digest of its inputs, of the configuration it reads and of the code: a job that was killed, run again, repeats only
 what is missing, and ends with the same bytes. A refusal names its reasons and changes nothing.
+
+With `--rank R --machines HOST:PORT,…` the job is one of several, each on its share of the auctions (training.ranks).
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -22,8 +25,9 @@ import typer
 
 from bidml import __version__
 from bidml.atomic import write_atomically
-from bidml.errors import BidmlError, RefusedError
+from bidml.errors import BidmlError, ConfigError, RefusedError
 from bidml.export import write_model
+from bidml.fit.crew import Crew
 from bidml.score.publication import Publication, read_publication
 from bidml.train.code import code_digest
 from bidml.train.config import ModelPart
@@ -34,7 +38,9 @@ from training.command import key_in, run
 from training.config import RetrainConfig, load_retrain_config
 from training.decision import Decision
 from training.gate import Verdict
-from training.intake import Intake, wait_for_files
+from training.ranks.job import Ranks, crew_of, help_along, order_of_parts, ranks_of, read_stage
+from training.ranks.meeting import Patience
+from training.ranks.parts import led
 from training.stages import Stage, Workshop
 from training.status import Status
 from training.steps import (
@@ -44,6 +50,7 @@ from training.steps import (
     DATA,
     METRICS,
     MODEL,
+    PART,
     PROFILE,
     QUARANTINE,
     REPORT,
@@ -51,7 +58,6 @@ from training.steps import (
     data_of,
     fit_part,
     make_model,
-    read_window,
     write_report,
 )
 from training.window import Window
@@ -82,30 +88,59 @@ def retrain(
     announce: Stages,
     dry_run: bool = False,
     refresh: bool = False,
-) -> Outcome:
+    ranks: Ranks | None = None,
+) -> Outcome | None:
     """Runs the job; its files appear in `out`/<window>, its stages in `out`/stages, its state in `out`/status.json.
 
     `dry_run` judges and does not publish. `refresh` moves the champion by the window's rows (`bidml.fit.refresh`)
-    instead of fitting anew; without a champion it fits. Raises `ConfigError`, `DataError`, `RefusedError` (also when
-    another job works in `out`, and when the gate says no), `OSError`.
+    instead of fitting anew; without a champion it fits; one machine does it. With `ranks` this process is one of
+    several; those other than rank 0 work in `out`/rank-N, and return None once rank 0 has ended well. Raises
+    `ConfigError`, `DataError`, `RefusedError` (also when another job works in `out`, and when the gate says no),
+    `LostRankError`, `OSError`.
     """
-    out = Path(out)
+    if ranks and refresh:
+        raise ConfigError(
+            "one machine refreshes a champion",
+            value="--refresh with --machines",
+            remedy="a refresh is one pass over the rows: give one machine a shorter window",
+        )
+    rank = ranks.rank if ranks else 0
+    out = Path(out) / f"rank-{rank}" if rank else Path(out)
     out.mkdir(parents=True, exist_ok=True)
     with _alone_in(out):
-        status = Status(out / "status.json", job="retrain", window=str(window))
+        status = Status(
+            out / "status.json", job="retrain", window=str(window), **({"rank": rank} if ranks else {})
+        )
         try:
-            outcome = _Job(config, window, out, announce, status).run(dry_run=dry_run, refresh=refresh)
+            status.running("meet the other ranks") if ranks else None
+            with crew_of(ranks, config, window, code=job_code_digest()) as crew:
+                job = _Job(config, window, out, announce, status, crew)
+                outcome = None
+                if rank == 0:
+                    outcome = job.run(dry_run=dry_run, refresh=refresh)
+                else:
+                    job.help_along()
         except BaseException as error:
             status.failed(error, error.exit_code if isinstance(error, BidmlError) else 1)
             raise
-        status.done(artifact=outcome.sha256, generation=outcome.generation, published=outcome.published)
+        if outcome is None:
+            status.done()
+        else:
+            status.done(artifact=outcome.sha256, generation=outcome.generation, published=outcome.published)
         return outcome
 
 
 class _Job:
     def __init__(
-        self, config: RetrainConfig, window: Window, out: Path, announce: Stages, status: Status
+        self,
+        config: RetrainConfig,
+        window: Window,
+        out: Path,
+        announce: Stages,
+        status: Status,
+        crew: Crew,
     ) -> None:
+        self._crew = crew
         self._config = config
         self._window = window
         self._out = out
@@ -113,11 +148,15 @@ class _Job:
         self._status = status
 
         def stages(name: str) -> Any:
+            crew.check()  # also before anything is published
             status.running(name)
             return announce(name)
 
         self._announce = stages
         self._workshop = Workshop(out / "stages", code=job_code_digest(), announce=stages)
+
+    def help_along(self) -> None:
+        help_along(self._config, self._window, self._out, self._crew, self._workshop, self._announce)
 
     def run(self, *, dry_run: bool, refresh: bool) -> Outcome:
         config = self._config
@@ -125,11 +164,9 @@ class _Job:
         champion = read_publication(config.publish.folder, key=key) if config.publish else None
         base = base_of(config.publish.folder, champion, self._window) if config.publish and refresh else None
         started_from = {"base": base.sha256} if base else {}
-        with self._announce("wait for complete days"):
-            intake = wait_for_files(str(config.train.log.path), config.data, self._window)
-        read = self._read(intake)
-        data_key = {"data": read.json(DATA)["data_sha256"]}
-        data = data_of(read, config.train)
+        read = read_stage(self._workshop, config, self._window, self._crew, self._announce)
+        data = data_of(read, config.train, self._crew)
+        data_key = {"data": data.digest}
         drift = self._workshop.run(
             "drift",
             {**data_key, "alarms": config.alarms.model_dump(), "reference": self._profile_of(champion)},
@@ -138,13 +175,22 @@ class _Job:
         )
         settings = config.train.provenance() | {"features": data.spec.to_json()}
         parts: dict[ModelPart, Stage] = {}
-        for part in sorted(config.train.models, key=lambda part: part is not ModelPart.WIN):
+        for part in order_of_parts(config.train):
             win = parts.get(ModelPart.WIN)
-            parts[part] = self._workshop.run(
+            win_part = win / PART if win else None
+            parts[part] = led(
+                self._crew,
+                self._workshop,
                 part.value,
                 {**data_key, **started_from, "config": settings, "win": win.digest if win else None},
-                lambda folder, part=part, win=win: fit_part(  # type: ignore[misc]
-                    part, config.train, data, folder, win_stage=win, champion=base.artifact if base else None
+                partial(
+                    fit_part,
+                    part,
+                    config.train,
+                    data,
+                    win_part=win_part,
+                    champion=base.artifact if base else None,
+                    crew=self._crew,
                 ),
                 says=f"{'refresh' if base else 'fit'} {_SAID[part]}",
             )
@@ -179,24 +225,9 @@ class _Job:
         published, generation = decision.on(artifact, champion, data.test, report, key=key, dry_run=dry_run)
         self._remember_profile(sha256, drift)
         self._workshop.forget_old()
+        self._crew.told(b"")  # the others may go
         done = tuple((name, stage.was_there) for name, stage in self._workshop.done)
         return Outcome(self._folder, sha256, generation, published, done)
-
-    def _read(self, intake: Intake) -> Stage:
-        config = self._config
-        inputs = {
-            "files": intake.digest,
-            "log": config.train.log.model_dump(mode="json", exclude={"path"}),
-            "train": config.train.provenance() | {"features": config.train.features},
-            "data": config.data.model_dump(),
-            "window": str(self._window),
-        }
-        return self._workshop.run(
-            "read",
-            inputs,
-            lambda folder: read_window(config, self._window, intake, folder),
-            says="read and check the log",
-        )
 
     def _holds(self, artifact: bytes) -> bool:
         """Whether the run directory has this very artifact with its report, from an earlier run."""
@@ -302,16 +333,34 @@ def main(
     refresh: Annotated[
         bool, typer.Option(help="Move the champion by the window's rows instead of fitting anew.")
     ] = False,
+    rank: Annotated[int | None, typer.Option(help="Of several machines: which one this is, from 0.")] = None,
+    machines: Annotated[
+        str | None, typer.Option(help="HOST:PORT of every rank, rank 0 first, with commas between.")
+    ] = None,
+    meeting_seconds: Annotated[float, typer.Option(help="How long ranks wait for each other.")] = 600.0,
+    silence_seconds: Annotated[
+        float, typer.Option(help="A rank that gives no sign of life for so long has failed.")
+    ] = 120.0,
 ) -> None:
     """Train on a window of logs, judge against the champion, publish."""
     from bidml.console import Console
 
     settings = load_retrain_config(config)
+    ranks = ranks_of(rank, machines, Patience(meeting_seconds, silence_seconds))
     console = Console()
     with console.progress() as stages:
         outcome = retrain(
-            settings, Window.parse(window), out, announce=stages, dry_run=dry_run, refresh=refresh
+            settings,
+            Window.parse(window),
+            out,
+            announce=stages,
+            dry_run=dry_run,
+            refresh=refresh,
+            ranks=ranks,
         )
+    if outcome is None:
+        console.document({"rank": rank, "model": "the same as on rank 0"})
+        return
     console.document(
         {
             "artifact": str(outcome.folder / MODEL),

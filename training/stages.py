@@ -55,8 +55,7 @@ class Workshop:
 
         Whatever `make` raises passes, and leaves nothing.
         """
-        key = _digest_of({"name": name, "code": self._code, "inputs": inputs})
-        folder = self._folder / f"{name}-{key[:24]}"
+        folder = self._place(name, inputs)
         digest = _intact(folder)
         if digest is not None:
             os.utime(folder)
@@ -76,6 +75,10 @@ class Workshop:
             shutil.rmtree(making, ignore_errors=True)
         return self._note(name, Stage(folder, _digest_of(outputs), was_there=False))
 
+    def holds(self, name: str, inputs: Mapping[str, Any]) -> bool:
+        """Whether the stage `name` of `inputs` is there and whole."""
+        return _intact(self._place(name, inputs)) is not None
+
     def forget_old(self) -> None:
         """Removes all but the newest few of each kind of stage; this job's stay."""
         mine = {stage.folder for _, stage in self.done}
@@ -83,6 +86,10 @@ class Workshop:
             found = [path for path in self._folder.glob(f"{name}-*") if path not in mine]
             for path in sorted(found, key=lambda path: path.stat().st_mtime)[:-_KEPT]:
                 shutil.rmtree(path, ignore_errors=True)
+
+    def _place(self, name: str, inputs: Mapping[str, Any]) -> Path:
+        key = _digest_of({"name": name, "code": self._code, "inputs": inputs})
+        return self._folder / f"{name}-{key[:24]}"
 
     def _note(self, name: str, stage: Stage) -> Stage:
         self.done.append((name, stage))

@@ -18,8 +18,10 @@ from bidml.errors import DataError, RefusedError
 from bidml.export import model_bytes
 from bidml.features import raw_columns
 from bidml.fit import LeakWarning
+from bidml.fit.crew import ALONE, Crew
 from bidml.log import QuarantineReport, ReadingReport, write_log
 from bidml.log.conform import conform
+from bidml.log.share import Share
 from bidml.log.tables import read_parquet
 from bidml.report import ReportData, html_report, model_card, plot_files
 from bidml.score import Scorer
@@ -50,19 +52,25 @@ REPORT = "report.html"
 CARD = "model_card.md"
 
 
-def read_window(config: RetrainConfig, window: Window, intake: Intake, out: Path) -> None:
-    """The window's good rows, each once, in order: log.parquet. The others: quarantine.parquet; counts: data.json."""
-    raw = read([str(path) for path in intake.files], config.train)
-    if intake.rows is not None and len(raw) + _n_malformed(raw) != intake.rows:
+def read_window(config: RetrainConfig, window: Window, intake: Intake, out: Path, crew: Crew = ALONE) -> None:
+    """The window's good rows, each once, in order: log.parquet. The others: quarantine.parquet; counts: data.json.
+
+    With a `crew`, of this rank's share of the auctions; nothing is exchanged.
+    """
+    share = Share(crew.rank, crew.size) if crew.size > 1 else None
+    raw = read([str(path) for path in intake.files], config.train, share=share)
+    n_rows = (share.n_seen if share else len(raw)) + _n_malformed(raw)
+    if intake.rows is not None and n_rows != intake.rows:
         raise DataError(
             f"the files hold the {intake.rows:,} rows that their markers promise",
-            value=f"{len(raw) + _n_malformed(raw):,}",
+            value=f"{n_rows:,}",
             remedy="a file is missing or was cut short: fetch the days again",
         )
     rows, left_out = one_copy(raw, window)
-    if len(rows) < config.data.min_rows:
+    min_rows = max(1, config.data.min_rows // crew.size)
+    if len(rows) < min_rows:
         raise DataError(
-            f"a window has at least {config.data.min_rows:,} rows",
+            f"a window has at least {min_rows:,} rows" + (" for each rank" if share else ""),
             value=f"{len(rows):,} ({left_out})",
             remedy="check the window and the log's time zone, take a longer window, or lower data.min_rows",
         )
@@ -82,8 +90,8 @@ def read_window(config: RetrainConfig, window: Window, intake: Intake, out: Path
     (out / DATA).write_text(_json(document))
 
 
-def data_of(read_stage: Stage, config: TrainConfig) -> TrainingData:
-    """The training data that `read_window` left."""
+def data_of(read_stage: Stage, config: TrainConfig, crew: Crew = ALONE) -> TrainingData:
+    """The training data that `read_window` left, on each rank of a `crew`."""
     found = read_stage.json(DATA)["quarantine"]
     rows = read_stage / QUARANTINE
     quarantine = QuarantineReport(
@@ -94,7 +102,7 @@ def data_of(read_stage: Stage, config: TrainConfig) -> TrainingData:
         why=found["why"],
         reading=ReadingReport(**found["reading"]),
     )
-    return training_data(_table(read_stage / LOG), quarantine, config)
+    return training_data(_table(read_stage / LOG), quarantine, config, crew=crew)
 
 
 def check_drift(data: TrainingData, reference: Profile | None, alarms: AlarmConfig, out: Path) -> None:
@@ -115,20 +123,21 @@ def fit_part(
     data: TrainingData,
     out: Path,
     *,
-    win_stage: Stage | None = None,
+    win_part: Path | None = None,
     champion: bytes | None = None,
+    crew: Crew = ALONE,
 ) -> None:
     """One model, as an artifact of that part alone: part.onnx; what its fit warned of: alarms.json. Leaks refuse.
 
-    `win_stage`: the win curve by which clicks are weighted, where it is fitted already. `champion`: the artifact to
-    refresh, instead of a fit from nothing.
+    `win_part`: the artifact of the win curve by which clicks are weighted, where it is fitted already. `champion`: the
+    artifact to refresh, instead of a fit from nothing; not with a `crew`.
     """
     moved = None if champion is None else parse_artifact(champion).blueprint
-    win = None if win_stage is None else parse_artifact((win_stage / PART).read_bytes()).blueprint.win
+    win = None if win_part is None else parse_artifact(win_part.read_bytes()).blueprint.win
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         only = config.model_copy(update={"models": (part,)})
-        blueprint = fit_models(only, data, lambda _: nullcontext(), known_win=win, champion=moved)
+        blueprint = fit_models(only, data, lambda _: nullcontext(), known_win=win, champion=moved, crew=crew)
     leaks = [str(warning.message) for warning in caught if issubclass(warning.category, LeakWarning)]
     if leaks:
         raise RefusedError(

@@ -11,6 +11,7 @@ from typing import Final, Self
 import numpy as np
 
 from bidml.blueprint import Column, NodeMode, Trees
+from bidml.fit.crew import ALONE, Crew, sampled
 from bidml.fit.encoding import Indices
 from bidml.fit.observations import Doubles
 
@@ -25,9 +26,9 @@ class BinnedNumber:
     edges: Doubles
 
     @classmethod
-    def of(cls, feature: str, cells: Doubles, *, n_bins: int = _BINS) -> Self:
-        """At most `n_bins` bins of about equal counts of the finite `cells` (n_rows,)."""
-        present = cells[~np.isnan(cells)]
+    def of(cls, feature: str, cells: Doubles, *, n_bins: int = _BINS, crew: Crew = ALONE) -> Self:
+        """At most `n_bins` bins of about equal counts of the finite `cells` (n_rows,), of a sample of all ranks."""
+        present = sampled(crew, cells[~np.isnan(cells)])
         if not present.size:
             return cls(feature, np.zeros(0))
         return cls(feature, np.unique(np.quantile(present, np.linspace(0.0, 1.0, n_bins + 1)[1:-1])))

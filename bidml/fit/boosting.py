@@ -6,16 +6,18 @@ built by one thread (`force_col_wise`). A model is kept as its text, which is ex
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
 import lightgbm as lgb
 import numpy as np
+from lightgbm.callback import CallbackEnv
 
-from bidml.errors import ConfigError
+from bidml.errors import ConfigError, DataError
 from bidml.features import Doubles
+from bidml.fit.crew import ALONE, Crew, sampled, total
 from bidml.fit.encoding import Indices
 
 
@@ -85,10 +87,15 @@ def boost(
     refit: bool = True,
     random_state: int,
     n_jobs: int,
+    crew: Crew = ALONE,
 ) -> Boosted:
-    """Boosters by `preset`, with LightGBM's `parameters` over it; without `refit` both are the stopped one."""
+    """Boosters by `preset`, with LightGBM's `parameters` over it; without `refit` both are the stopped one.
+
+    With a `crew` the rows are this rank's, the boosters those of all rows on every rank. Raises `DataError` for a rank
+    without rows on either side.
+    """
     shape = _SHAPES[preset_of(preset)]
-    weight_of_event = _weight_of_event(rows)
+    weight_of_event = _weight_of_event(rows, crew)
     options: dict[str, Any] = {
         **_COMMON,
         **shape.parameters,
@@ -97,26 +104,80 @@ def boost(
         "seed": int(random_state),
         "num_threads": int(n_jobs),
         **(parameters or {}),
+        **crew.network,
     }
     n_trees = int(options.pop("n_trees", shape.n_trees))
     patience = int(options.pop("patience", shape.patience))
+    check_every_rank(crew, {"rows to learn from": len(fit_rows), "held-out rows": len(held_out)})
     every = lgb.Dataset(
-        rows.matrix, rows.y, init_score=rows.margin, weight=rows.weight, params=dict(options)
+        rows.matrix,
+        rows.y,
+        reference=common_bins(rows.matrix, options, crew),
+        init_score=rows.margin,
+        weight=rows.weight,
+        params=dict(options),
     ).construct()
     train, stop = (every.subset(part.tolist(), params=dict(options)) for part in (fit_rows, held_out))
-    found = lgb.train(
-        options,
-        train,
-        n_trees,
-        valid_sets=[stop],
-        callbacks=[lgb.early_stopping(patience, verbose=False)],
-    )
-    best = found.best_iteration
-    stopped = lgb.Booster(model_str=found.model_to_string(num_iteration=best))
-    if not refit:
-        return Boosted(stopped, stopped)
-    final = lgb.train(options, every, min(n_trees, round(_TREES_OF_REFIT * best)))
-    return Boosted(stopped, lgb.Booster(model_str=final.model_to_string()))
+    weight = float(len(held_out) if rows.weight is None else rows.weight[held_out].sum())
+
+    def trained() -> Boosted:
+        found = lgb.train(
+            options, train, n_trees, valid_sets=[stop], callbacks=[_stop_together(patience, weight, crew)]
+        )
+        best = found.best_iteration
+        stopped = lgb.Booster(model_str=found.model_to_string(num_iteration=best))
+        if not refit:
+            return Boosted(stopped, stopped)
+        final = lgb.train(options, every, min(n_trees, round(_TREES_OF_REFIT * best)))
+        return Boosted(stopped, lgb.Booster(model_str=final.model_to_string()))
+
+    return crew.in_network(trained)
+
+
+def common_bins(matrix: Doubles, parameters: Mapping[str, Any], crew: Crew) -> lgb.Dataset | None:
+    """A dataset of a sample of all ranks' rows, whose bin boundaries every rank takes; None alone, where LightGBM
+    samples by itself.
+
+    LightGBM's distributed search would find each column's boundaries in one rank's rows: others, by the layout.
+    """
+    if crew.size == 1:
+        return None
+    return lgb.Dataset(sampled(crew, matrix), params=dict(parameters)).construct()
+
+
+def check_every_rank(crew: Crew, rows: Mapping[str, int]) -> None:
+    """Raises `DataError` on every rank when one has none of the `rows`: LightGBM needs some."""
+    found = crew.rows(np.array([list(rows.values())], dtype=np.int64))
+    for name, by_rank in zip(rows, found.T, strict=True):
+        if not by_rank.all():
+            raise DataError(
+                f"every rank has {name}",
+                value={f"rank {rank}": int(n) for rank, n in enumerate(by_rank)},
+                remedy="take fewer ranks, or a longer window",
+            )
+
+
+def _stop_together(patience: int, weight: float, crew: Crew) -> Callable[[CallbackEnv], None]:
+    """Early stopping by the mean held-out loss of all ranks; `weight`: of this rank's held-out rows.
+
+    Rank 0 adds the losses up, and its sum decides for all. LightGBM's own callback would stop each rank by its rows.
+    """
+    best, best_round = np.inf, 0
+
+    def callback(env: CallbackEnv) -> None:
+        nonlocal best, best_round
+        results = env.evaluation_result_list or []
+        ((_, _, loss, *_),) = results
+        if crew.size > 1:
+            above, below = total(crew, loss * weight, weight)
+            loss = above / below
+        if env.iteration == env.begin_iteration or loss < best:
+            best, best_round = loss, env.iteration
+        if env.iteration - best_round >= patience or env.iteration == env.end_iteration - 1:
+            raise lgb.callback.EarlyStopException(best_round, results)
+
+    callback.order = 30  # type: ignore[attr-defined]  # after what records the losses
+    return callback
 
 
 def log_odds_of(booster: lgb.Booster, matrix: Doubles, *, n_jobs: int) -> Doubles:
@@ -126,12 +187,13 @@ def log_odds_of(booster: lgb.Booster, matrix: Doubles, *, n_jobs: int) -> Double
     return np.asarray(booster.predict(matrix, raw_score=True, num_threads=n_jobs), dtype=np.float64)
 
 
-def _weight_of_event(rows: Rows) -> float:
+def _weight_of_event(rows: Rows, crew: Crew) -> float:
     """What an event weighs: Σ w² y / Σ w y, so that scaling all weights changes nothing."""
     if rows.weight is None:
         return 1.0
     by_event = rows.weight * rows.y
-    return float((rows.weight * by_event).sum() / by_event.sum())
+    squares, weight = total(crew, (rows.weight * by_event).sum(), by_event.sum())
+    return squares / weight
 
 
 def preset_of(preset: Preset | str) -> Preset:

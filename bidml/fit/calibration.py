@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from bidml.blueprint import Calibration, Lookup
 from bidml.errors import ConfigError, DataError
+from bidml.fit.crew import ALONE, Crew, total
 from bidml.fit.encoding import Categories, Doubles, empirical_shrinkage
 
 _SD_OF_LEVEL: Final = 0.2
@@ -78,6 +79,7 @@ def traffic_level(
     clicked: npt.ArrayLike,
     win_rate: npt.ArrayLike,
     sample_weight: npt.ArrayLike | None = None,
+    crew: Crew = ALONE,
 ) -> float:
     """What to add to `log_odds` (n,) of all auctions that we bid in, so that their mean is that of their clicks.
 
@@ -99,11 +101,14 @@ def traffic_level(
     stands_for = weight / np.maximum(chance, _LEAST_WIN_RATE)
     clicks, others = (stands_for * click)[shown], (stands_for * (1.0 - click))[shown]
     share = chance * stands_for
-    if not (clicks.any() and others.any() and share.any()):
+    n_clicks, n_others, n, expected, squares = total(
+        crew, clicks.sum(), others.sum(), share.sum(), (_sigmoid(s) * share).sum(), (clicks**2).sum()
+    )
+    if not (n_clicks and n_others and n):
         return 0.0
-    p = float(np.average(_sigmoid(s), weights=share))
-    level = float(np.log(clicks.sum() / others.sum()) - np.log(p / (1.0 - p)))
-    variance = float((clicks**2).sum() / clicks.sum() ** 2)
+    p = expected / n
+    level = float(np.log(n_clicks / n_others) - np.log(p / (1.0 - p)))
+    variance = squares / n_clicks**2
     return level * _SD_OF_TRAFFIC_LEVEL**2 / (_SD_OF_TRAFFIC_LEVEL**2 + variance)
 
 

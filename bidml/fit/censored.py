@@ -21,6 +21,7 @@ import numpy as np
 from scipy.special import expit
 
 from bidml.contract import MAX_ABS_WIN_LOGIT, MAX_LOG_SLOPE, MIN_LOG_SLOPE
+from bidml.fit.crew import ALONE, Crew, mean, total
 from bidml.fit.observations import Doubles, MarketPriceObservations
 
 MIN_CURVATURE_LOCATION: Final = 1e-6
@@ -41,9 +42,19 @@ class Derivatives(NamedTuple):
 
 
 class CensoredLikelihood:
-    """The likelihood of observations, prepared once: logarithms of the bounds, relative to the reference bid."""
+    """The likelihood of observations, prepared once: logarithms of the bounds, relative to the reference bid.
 
-    def __init__(self, observations: MarketPriceObservations, *, reference_log_bid_cpm: float) -> None:
+    With a `crew` the observations are this rank's, and means and steps are those of all ranks.
+    """
+
+    def __init__(
+        self,
+        observations: MarketPriceObservations,
+        *,
+        reference_log_bid_cpm: float,
+        crew: Crew = ALONE,
+    ) -> None:
+        self.crew = crew
         self.n_rows = len(observations)
         self.weight = observations.weight
         lower, upper, below = observations.lower_cpm, observations.upper_cpm, observations.truncation_cpm
@@ -75,7 +86,7 @@ class CensoredLikelihood:
 
     def mean_nll(self, beta: Doubles, a: Doubles) -> float:
         """The weighted mean of `nll`."""
-        return float(np.average(self.nll(beta, a), weights=self.weight))
+        return mean(self.crew, self.nll(beta, a), self.weight)
 
     def derivatives(self, beta: Doubles, a: Doubles) -> Derivatives:
         """Gradients and curvatures at (β, a), each (n,)."""
@@ -136,11 +147,18 @@ def newton_shift(
     """
     d = likelihood.derivatives(beta, a)
     along: Doubles | float = -beta if keeps_odds else 0.0  # dβ/da
-    g_a = (d.gradient_slope + along * d.gradient_location).sum()
-    g = np.array([d.gradient_location.sum(), g_a + float(np.mean(a)) - PRIOR_LOG_SLOPE])
-    cross = (d.cross + along * d.hessian_location).sum()
-    h_a = (d.hessian_slope + along * (2.0 * d.cross + along * d.hessian_location)).sum()
-    h = np.array([[d.hessian_location.sum(), cross], [cross, h_a + 1.0]])
+    g_b, g_a, h_b, cross, h_a, sum_of_a, n = total(
+        likelihood.crew,
+        d.gradient_location.sum(),
+        (d.gradient_slope + along * d.gradient_location).sum(),
+        d.hessian_location.sum(),
+        (d.cross + along * d.hessian_location).sum(),
+        (d.hessian_slope + along * (2.0 * d.cross + along * d.hessian_location)).sum(),
+        a.sum(),
+        len(a),
+    )
+    g = np.array([g_b, g_a + sum_of_a / n - PRIOR_LOG_SLOPE])
+    h = np.array([[h_b, cross], [cross, h_a + 1.0]])
     if h[0, 0] * h[1, 1] <= cross * cross:
         h[0, 1] = h[1, 0] = 0.0
     step = np.clip(-np.linalg.solve(h, g), -most, most)
@@ -149,10 +167,10 @@ def newton_shift(
 
 def global_curve(likelihood: CensoredLikelihood) -> tuple[float, float]:
     """(β, a) of one curve for all rows: the maximum of likelihood and prior, by Newton steps that never go uphill."""
-    total = float(likelihood.weight.sum())
+    (weight,) = total(likelihood.crew, likelihood.weight.sum())
 
     def objective(b: float, a: float) -> float:
-        return total * likelihood.mean_nll(*_constant(likelihood, b, a)) + 0.5 * (a - PRIOR_LOG_SLOPE) ** 2
+        return weight * likelihood.mean_nll(*_constant(likelihood, b, a)) + 0.5 * (a - PRIOR_LOG_SLOPE) ** 2
 
     b, a = 0.0, PRIOR_LOG_SLOPE
     best = objective(b, a)

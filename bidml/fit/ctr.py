@@ -24,7 +24,8 @@ from bidml.fit.calibration import (
     fit_segment_offsets,
     traffic_level,
 )
-from bidml.fit.encoding import Categories, Earlier, OtherFolds, Visibility, lookup_values
+from bidml.fit.crew import ALONE, Crew, mean, sampled
+from bidml.fit.encoding import Categories, Earlier, OtherFolds, Visibility, as_ticks, lookup_values
 from bidml.fit.ftrl import fit_ftrl
 from bidml.fit.labels import checked_outcomes, checked_rate, checked_weights, find_leaks, warn_of_leaks
 from bidml.fit.tree_inputs import TreeInputs
@@ -106,8 +107,9 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         *,
         timestamp: npt.ArrayLike | None = None,
         sample_weight: npt.ArrayLike | None = None,
+        crew: Crew = ALONE,
     ) -> Self:
-        """Learn from impressions `X` (n rows) and clicks `y` (n,), 0 or 1.
+        """Learn from impressions `X` (n rows) and clicks `y` (n,), 0 or 1; with a `crew`, from those of all ranks.
 
         `timestamp` (n,): when each was shown; by default the column `timestamp` of `X`, if it has one. With it, a row
         learns from earlier rows only. Raises `DataError` for outcomes that are missing or all the same and for lost
@@ -119,7 +121,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 value=f"{int((~X['won'].astype(bool)).sum())} lost auctions",
                 remedy="pass log[log.won]",
             )
-        return self._fit(X, checked_outcomes(y, len(X)), timestamp, sample_weight)
+        return self._fit(X, checked_outcomes(y, len(X)), timestamp, sample_weight, crew)
 
     def fit_soft(
         self,
@@ -130,7 +132,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         sample_weight: npt.ArrayLike | None = None,
     ) -> Self:
         """`fit` to expected outcomes between 0 and 1, for those who know them only in probability (`fit.cvr`)."""
-        return self._fit(X, checked_outcomes(y, len(X), soft=True), timestamp, sample_weight)
+        return self._fit(X, checked_outcomes(y, len(X), soft=True), timestamp, sample_weight, ALONE)
 
     def fit_traffic_level(
         self,
@@ -140,6 +142,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         clicked: npt.ArrayLike,
         win_rate: npt.ArrayLike,
         sample_weight: npt.ArrayLike | None = None,
+        crew: Crew = ALONE,
     ) -> Self:
         """Makes the level right for all auctions `X` (n rows) that we bid in, instead of for those that we won.
 
@@ -153,6 +156,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             clicked=clicked,
             win_rate=win_rate,
             sample_weight=sample_weight,
+            crew=crew,
         )
         c = self.calibration_
         self.calibration_ = Calibration(c.positive, c.negative, c.shift - before + self.traffic_level_)
@@ -190,14 +194,17 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         y: Doubles,
         timestamp: npt.ArrayLike | None,
         sample_weight: npt.ArrayLike | None,
+        crew: Crew,
     ) -> Self:
         self._check_parameters()
         n_rows, raw = len(y), raw_columns(X, self.spec)
         time, weight = _time(X, timestamp), checked_weights(sample_weight, len(y))
         rng = np.random.default_rng(self.random_state)
-        rate = float(np.average(y, weights=weight))
+        rate = mean(crew, y, weight)
         intercept = log(rate) - log(1.0 - rate)
-        visibility: Visibility = OtherFolds.random(n_rows, rng=rng) if time is None else Earlier(time)
+        visibility: Visibility = (
+            OtherFolds.random(n_rows, rng=rng, crew=crew) if time is None else Earlier(time, crew)
+        )
         inputs = TreeInputs.learn(
             raw,
             self.spec,
@@ -208,14 +215,19 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             parents=self.parents,
             max_keys=self.max_keys,
             min_count=self.min_count,
+            crew=crew,
         )
-        leaks = find_leaks([column.feature for column in inputs.columns], inputs.training, y, rng=rng)
-        fit_rows, held_out = _split(n_rows, time, self.held_out_share, rng)
+        leaks = find_leaks(
+            [column.feature for column in inputs.columns], inputs.training, y, rng=rng, crew=crew
+        )
+        fit_rows, held_out = _split(n_rows, time, self.held_out_share, rng, crew)
         terms: tuple[Lookup, ...] = ()
         margin = np.full(n_rows, intercept)
         if self.base == "linear" or (self.base == "auto" and time is not None):
             categories = [inputs.categories[feature.name] for feature in self.spec.categories()]
-            linear = fit_ftrl(categories, y, base_log_odds=intercept, weight=weight, time=time, rng=rng)
+            linear = fit_ftrl(
+                categories, y, base_log_odds=intercept, weight=weight, time=time, rng=rng, crew=crew
+            )
             intercept, terms, margin = linear.intercept, linear.terms, linear.progressive
         rows = Rows(inputs.training, y, margin, weight)
         boosted = boost(
@@ -227,6 +239,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             refit=self.refit,
             random_state=self.random_state,
             n_jobs=self.n_jobs,
+            crew=crew,
         )
         self.booster_ = boosted.final
         self.columns_, self.intercept_, self.terms_ = inputs.columns, intercept, terms
@@ -235,6 +248,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             margin[held_out] + log_odds_of(boosted.stopped, inputs.training[held_out], n_jobs=self.n_jobs),
             y[held_out],
             None if weight is None else weight[held_out],
+            crew,
         )
         self.dictionaries_ = {
             name: (len(found.keys), found.n_pooled_rows) for name, found in inputs.categories.items()
@@ -246,18 +260,28 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         warn_of_leaks(leaks)
         return self
 
-    def _calibrate(self, raw: RawColumns, margin: Doubles, y: Doubles, weight: Doubles | None) -> None:
-        """On held-out rows: the map, then the segments' offsets before it, then the map once more for both."""
+    def _calibrate(
+        self, raw: RawColumns, margin: Doubles, y: Doubles, weight: Doubles | None, crew: Crew
+    ) -> None:
+        """On held-out rows: the map, then the segments' offsets before it, then the map once more for both.
+
+        The map is fitted to all ranks' rows, on each rank: three numbers a row.
+        """
         method = calibration_method(self.calibration)
-        uncalibrated = margin
-        found = fit_calibration(margin, y, method=method, sample_weight=weight)
+        all_y = crew.rows(y)
+        all_weight = None if weight is None else crew.rows(weight)
+        uncalibrated = all_margin = crew.rows(margin)
+        found = fit_calibration(all_margin, all_y, method=method, sample_weight=all_weight)
         for name in self.segments:
-            categories = Categories.of(name, raw[name], max_keys=self.max_keys, min_count=self.min_count)
+            categories = Categories.of(
+                name, raw[name], max_keys=self.max_keys, min_count=self.min_count, crew=crew
+            )
             offsets = fit_segment_offsets(categories, margin, y, calibration=found, sample_weight=weight)
             self.terms_ = (*self.terms_, offsets)
             margin = margin + lookup_values(offsets, raw[name])
-            found = fit_calibration(margin, y, method=method, sample_weight=weight)
-        self.held_out_ = _held_out_metrics(y, weight, uncalibrated, calibrated(found, margin))
+            all_margin = crew.rows(margin)
+            found = fit_calibration(all_margin, all_y, method=method, sample_weight=all_weight)
+        self.held_out_ = _held_out_metrics(all_y, all_weight, uncalibrated, calibrated(found, all_margin))
         self.traffic_level_ = 0.0
         shift = found.shift + log(self.negative_sampling_rate)
         self.calibration_ = Calibration(found.positive, found.negative, shift)
@@ -306,9 +330,16 @@ def _time(X: Any, timestamp: npt.ArrayLike | None) -> npt.NDArray[Any] | None:
 
 
 def _split(
-    n_rows: int, time: npt.NDArray[Any] | None, share: float, rng: np.random.Generator
+    n_rows: int, time: npt.NDArray[Any] | None, share: float, rng: np.random.Generator, crew: Crew
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """(rows to fit, rows held out), at least one each: the last in time, or random ones; both in order of position."""
+    """(rows to fit, rows held out), at least one each: the last in time, or random ones; both in order of position.
+
+    In a crew the last of all ranks, from a time that a sample of them tells.
+    """
+    if crew.size > 1 and time is not None:
+        ticks = as_ticks(time)
+        is_last = ticks >= np.quantile(sampled(crew, ticks), 1.0 - share, method="higher")
+        return np.flatnonzero(~is_last), np.flatnonzero(is_last)
     order = rng.permutation(n_rows) if time is None else np.argsort(time, kind="stable")
     n_held_out = min(max(1, round(share * n_rows)), n_rows - 1)
     return np.sort(order[: n_rows - n_held_out]), np.sort(order[n_rows - n_held_out :])

@@ -13,6 +13,7 @@ import numpy as np
 from scipy import optimize
 
 from bidml.fit.censored import clamped
+from bidml.fit.crew import ALONE, Crew, mean, total
 from bidml.fit.encoding import Indices
 from bidml.fit.observations import Doubles, MarketPriceObservations
 
@@ -30,19 +31,21 @@ class Dagum:
 
 
 def fit_dagum(
-    observations: MarketPriceObservations, beta: Doubles, a: Doubles, *, reference_log_bid_cpm: float
+    observations: MarketPriceObservations,
+    beta: Doubles,
+    a: Doubles,
+    *,
+    reference_log_bid_cpm: float,
+    crew: Crew = ALONE,
 ) -> Dagum:
     """The posterior mode on held-out rows (n,) with heads β and a (n,)."""
     beta, a = clamped(beta, a)
-    total = float(observations.weight.sum())
+    (weight,) = total(crew, observations.weight.sum())
 
     def objective(theta: Doubles) -> float:
         found = Dagum(float(np.exp(theta[0])), float(theta[1]), float(np.exp(theta[2])))
         loss = dagum_nll(observations, beta, a, found, reference_log_bid_cpm=reference_log_bid_cpm)
-        return (
-            float(np.average(loss, weights=observations.weight))
-            + 0.5 * float(((theta / _PRIOR_SD) ** 2).sum()) / total
-        )
+        return mean(crew, loss, observations.weight) + 0.5 * float(((theta / _PRIOR_SD) ** 2).sum()) / weight
 
     found = optimize.minimize(objective, np.zeros(3), method="L-BFGS-B", bounds=_BOUNDS)
     if not found.fun < objective(np.zeros(3)):

@@ -31,6 +31,7 @@ from bidml.blueprint import Lookup
 from bidml.bounds import MAX_KEY_BYTES
 from bidml.errors import ConfigError, DataError
 from bidml.features import UNMATCHABLE
+from bidml.fit.crew import ALONE, Crew, sampled
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
 Indices: TypeAlias = npt.NDArray[np.intp]
@@ -38,22 +39,31 @@ Indices: TypeAlias = npt.NDArray[np.intp]
 MIN_SHRINKAGE: Final = 0.5
 MAX_SHRINKAGE: Final = 1e9  # a column without any effect: every value is as good as 0
 _REWEIGHTINGS: Final = 8
+_CELLS: Final = 1 << 21  # of categories by periods, in a sum over ranks
 
 
 @dataclass(frozen=True, slots=True)
 class Categories:
     """A column of texts as codes: `codes` (n_rows,) index `keys`, sorted; `len(keys)` is the pool of all others.
 
-    The pool stands for what the bidder will see and we did not: its value is the lookup's default.
+    The pool stands for what the bidder will see and we did not: its value is the lookup's default. Rows are those of
+    this rank of the `crew`; keys, and all sums, are of all ranks.
     """
 
     feature: str
     keys: tuple[str, ...]
     codes: Indices
+    crew: Crew = ALONE
 
     @classmethod
     def of(
-        cls, feature: str, texts: npt.NDArray[Any], *, max_keys: int = 50_000, min_count: int = 3
+        cls,
+        feature: str,
+        texts: npt.NDArray[Any],
+        *,
+        max_keys: int = 50_000,
+        min_count: int = 3,
+        crew: Crew = ALONE,
     ) -> Categories:
         """From an array of `features.raw_columns`. Texts seen less than `min_count` times, those beyond the `max_keys`
         most frequent (ties: the first in order of text), and those that no key can hold are pooled.
@@ -62,8 +72,8 @@ class Categories:
             raise ConfigError(
                 "a dictionary has room for a key", value=(max_keys, min_count), remedy="give both ≥ 1"
             )
-        found, distinct = pd.factorize(texts)
-        counts = np.bincount(found, minlength=len(distinct))
+        found, here = pd.factorize(texts)
+        distinct, counts = crew.counts(here, np.bincount(found, minlength=len(here)))
         by_text = np.array(sorted(range(len(distinct)), key=distinct.__getitem__), dtype=np.intp)
         kept = by_text[[_is_key(distinct[i]) for i in by_text] & (counts[by_text] >= min_count)]
         if len(kept) > max_keys:
@@ -72,8 +82,10 @@ class Categories:
         code_of = np.full(len(distinct), len(kept), dtype=np.intp)
         code_of[kept] = np.arange(len(kept))
         if not len(kept):  # a lookup has a key, though none may ever match it
-            return cls(feature, ("",), np.where(texts == "", 0, 1).astype(np.intp))
-        return cls(feature, tuple(distinct[kept].tolist()), code_of[found])
+            return cls(feature, ("",), np.where(texts == "", 0, 1).astype(np.intp), crew)
+        if distinct is not here:
+            code_of = code_of[pd.Index(distinct).get_indexer(pd.Index(here))]
+        return cls(feature, tuple(distinct[kept].tolist()), code_of[found], crew)
 
     @property
     def n_codes(self) -> int:
@@ -86,8 +98,15 @@ class Categories:
         return int((self.codes == len(self.keys)).sum())
 
     def sums(self, quantity: Doubles) -> Doubles:
-        """Σ `quantity` (n_rows,) over the rows of each code; (n_codes,)."""
-        return np.bincount(self.codes, weights=quantity, minlength=self.n_codes).astype(np.float64)
+        """Σ `quantity` (n_rows,) over the rows of each code, on all ranks; (n_codes,)."""
+        return self.crew.sum(
+            np.bincount(self.codes, weights=quantity, minlength=self.n_codes).astype(np.float64)
+        )
+
+    @property
+    def counts(self) -> Doubles:
+        """The rows of each code, on all ranks; (n_codes,)."""
+        return self.crew.sum(np.bincount(self.codes, minlength=self.n_codes).astype(np.float64))
 
     def column(self, values: Doubles, served: Doubles) -> FittedColumn:
         """`values` (n_rows,) for training, `served` (n_codes,) for the lookup."""
@@ -112,11 +131,19 @@ class Visibility(Protocol):
 
 class Earlier:
     """Rows of strictly earlier time: what could be known when the row was bid on. Rows of one instant do not see
-    each other. `time` (n_rows,): anything that sorts, without nulls."""
+    each other. `time` (n_rows,): anything that sorts, without nulls.
 
-    def __init__(self, time: npt.ArrayLike) -> None:
-        _, self._instant = np.unique(np.asarray(time), return_inverse=True)
+    Of the rows on other ranks those of earlier periods are visible; there are 16 to 256 periods of about equally many
+    rows, fewer where categories are many."""
+
+    def __init__(self, time: npt.ArrayLike, crew: Crew = ALONE) -> None:
+        when = np.asarray(time)
+        _, self._instant = np.unique(when, return_inverse=True)
         self._order = np.argsort(self._instant, kind="stable")
+        self._crew = crew
+        if crew.size > 1:
+            self._ticks = as_ticks(when)
+            self._ticks_of_all = np.sort(sampled(crew, np.sort(self._ticks)))
 
     def sums(self, codes: Indices, n_codes: int, quantities: Doubles) -> Doubles:
         rows = self._order[np.argsort(codes[self._order].astype(_narrow(n_codes)), kind="stable")]
@@ -126,25 +153,46 @@ class Earlier:
         instant_begins = code_begins | (np.diff(instant, prepend=-1) != 0)
         found = np.empty_like(before)
         found[rows] = before[_latest(instant_begins)] - before[_latest(code_begins)]
+        if self._crew.size > 1:
+            found += self._on_other_ranks(codes, n_codes, quantities)
+        return found
+
+    def _on_other_ranks(self, codes: Indices, n_codes: int, quantities: Doubles) -> Doubles:
+        n_periods = int(np.clip(_CELLS // n_codes, 16, 256))
+        starts = np.linspace(0, len(self._ticks_of_all) - 1, n_periods + 1)[1:-1].astype(np.intp)
+        period = np.searchsorted(self._ticks_of_all[starts], self._ticks, side="right")
+        cell = codes * n_periods + period
+        found = np.empty(quantities.shape)
+        for i, quantity in enumerate(quantities.T):
+            here: Doubles = np.bincount(cell, weights=quantity, minlength=n_codes * n_periods).astype(
+                np.float64
+            )
+            others = (self._crew.sum(here) - here).reshape(n_codes, n_periods)
+            found[:, i] = (np.cumsum(others, axis=1) - others).ravel()[cell]
         return found
 
 
 class OtherFolds:
     """Rows of the other folds, for logs without time. `folds` (n_rows,): 0 to n_folds − 1, independent of outcomes."""
 
-    def __init__(self, folds: npt.NDArray[Any]) -> None:
+    def __init__(self, folds: npt.NDArray[Any], crew: Crew = ALONE) -> None:
         self._folds = folds.astype(np.intp)
-        self._n_folds = int(self._folds.max(initial=0)) + 1
+        self._crew = crew
+        highest = crew.rows(np.array([self._folds.max(initial=0)], dtype=np.int64))
+        self._n_folds = int(highest.max()) + 1
 
     @classmethod
-    def random(cls, n_rows: int, *, n_folds: int = 5, rng: np.random.Generator) -> OtherFolds:
-        return cls(rng.permutation(np.arange(n_rows) % n_folds))
+    def random(
+        cls, n_rows: int, *, n_folds: int = 5, rng: np.random.Generator, crew: Crew = ALONE
+    ) -> OtherFolds:
+        return cls(rng.permutation(np.arange(n_rows) % n_folds), crew)
 
     def sums(self, codes: Indices, n_codes: int, quantities: Doubles) -> Doubles:
         cell = codes * self._n_folds + self._folds
         found = np.empty(quantities.shape)
         for i, quantity in enumerate(quantities.T):
-            in_cell = np.bincount(cell, weights=quantity, minlength=n_codes * self._n_folds)
+            here = np.bincount(cell, weights=quantity, minlength=n_codes * self._n_folds)
+            in_cell = self._crew.sum(here.astype(np.float64))
             by_code = in_cell.reshape(n_codes, self._n_folds)
             others = by_code.sum(axis=1, keepdims=True) - by_code
             found[:, i] = others.ravel()[cell]
@@ -272,7 +320,7 @@ def effect_and_count_columns(
 
 def rank_column(categories: Categories) -> FittedColumn:
     """The rank by frequency, most frequent 0 (ties: by text); the pool comes last. For few categories."""
-    counts = np.bincount(categories.codes, minlength=categories.n_codes)[:-1]
+    counts = categories.counts[:-1]
     served = np.empty(categories.n_codes)
     served[np.argsort(-counts, kind="stable")] = np.arange(len(counts))
     served[-1] = len(counts)
@@ -286,6 +334,12 @@ def lookup_values(lookup: Lookup, texts: npt.NDArray[Any]) -> Doubles:
     by_code: Doubles = np.array([values.get(text, lookup.default) for text in distinct], dtype=np.float64)
     found: Doubles = by_code[codes]
     return found
+
+
+def as_ticks(time: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Times (n,) as numbers of the same order, 64 bits each."""
+    is_date = np.issubdtype(time.dtype, np.datetime64)
+    return time.astype("datetime64[ns]").astype(np.int64) if is_date else time.astype(np.float64)
 
 
 def _is_key(text: str) -> bool:

@@ -24,6 +24,7 @@ import numpy as np
 
 from bidml.contract import FeatureSpec
 from bidml.features import RawColumns
+from bidml.fit.crew import ALONE, Crew, total
 from bidml.fit.encoding import Categories, Indices, OtherFolds, StepEvidence, effect_column
 from bidml.fit.observations import Doubles, MarketPriceObservations
 from bidml.pricing import WinCurve
@@ -94,12 +95,17 @@ def identifiability(
     folds: Indices,
     seed: int,
     n_threads: int,
+    crew: Crew = ALONE,
 ) -> Identifiability:
-    """The report for rows (n,) with fitted curves (n,); `raw`: their `features.raw_columns`; `folds` (n,) from 0."""
+    """The report for rows (n,) with fitted curves (n,); `raw`: their `features.raw_columns`; `folds` (n,) from 0.
+
+    In a crew each rank's rows are its sample of the rows of all.
+    """
+    n_rows = int(total(crew, len(observations))[0])
     rows = np.arange(len(observations))
     if len(rows) > _MOST_ROWS:
         rows = rows[:: -(-len(rows) // _MOST_ROWS)]
-    share = len(rows) / len(observations)
+    share = len(rows) / n_rows
     seen, at = observations.take(rows), curve[rows]
     log_bid = np.log(seen.bid_cpm)
     columns = {name: cells[rows] for name, cells in raw.items()}
@@ -121,7 +127,7 @@ def identifiability(
         loss = 0.5 * kappa[segment] * (dm[segment] ** 2 * var_m + dk[segment] ** 2 * var_k)
         regret.append(float(np.minimum(loss, 1.0).mean()))
     return Identifiability(
-        n_rows=len(observations),
+        n_rows=n_rows,
         exact_share=float(observations.exact.mean()),
         bid_r2=1.0 if spread <= 1e-12 else float(max(0.0, 1.0 - (deviation**2).mean() / spread)),
         residual_sd_log_bid=float(np.sqrt((deviation**2).mean())),

@@ -12,6 +12,7 @@ import pandas as pd
 
 from bidml.errors import ConfigError, DataError
 from bidml.features import Doubles
+from bidml.fit.crew import ALONE, Crew
 from bidml.metrics import auc
 
 LEAK_AUC: Final = 0.97  # no honest feature by itself tells clicks from others so well
@@ -78,7 +79,7 @@ def checked_rate(negative_sampling_rate: float) -> float:
 
 
 def find_leaks(
-    names: Sequence[str], training: Doubles, y: Doubles, *, rng: np.random.Generator
+    names: Sequence[str], training: Doubles, y: Doubles, *, rng: np.random.Generator, crew: Crew = ALONE
 ) -> dict[str, float]:
     """The features one of whose columns, in either direction, has an AUC of `LEAK_AUC` or more; by name.
 
@@ -86,14 +87,15 @@ def find_leaks(
     outcome. Judged on a sample of rows, half of them events if there are enough; not at all below ten events.
     """
     event = y > 0.5
-    events, others = (rng.permutation(np.flatnonzero(flags))[: _MAX_ROWS // 2] for flags in (event, ~event))
-    if min(len(events), len(others)) < _MIN_EVENTS:
-        return {}
+    most = _MAX_ROWS // 2 // crew.size
+    events, others = (rng.permutation(np.flatnonzero(flags))[:most] for flags in (event, ~event))
     rows = np.concatenate((events, others))
-    outcome = event[rows].astype(np.float64)
+    outcome = crew.rows(event[rows].astype(np.float64))
+    if min(outcome.sum(), (1.0 - outcome).sum()) < _MIN_EVENTS:
+        return {}
     found: dict[str, float] = {}
     for name, column in zip(names, training.T, strict=True):
-        cells: Any = column[rows]
+        cells: Any = crew.rows(column[rows])
         cells = np.where(np.isnan(cells), -np.finfo(np.float64).max, cells)  # missing is a value, too
         area = auc(outcome, cells)
         area = max(area, 1.0 - area)

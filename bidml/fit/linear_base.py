@@ -20,6 +20,7 @@ import numpy as np
 
 from bidml.blueprint import Lookup
 from bidml.fit.censored import CensoredLikelihood, global_curve, newton_shift
+from bidml.fit.crew import Crew, mean
 from bidml.fit.encoding import Categories, FittedColumn, Indices, Visibility
 from bidml.fit.mixed_model import Evidence, Group, MixedModel
 from bidml.fit.observations import Doubles
@@ -86,8 +87,10 @@ def fit_linear_base(
     """
     b, a = global_curve(likelihood)
     n = likelihood.n_rows
-    model = MixedModel(_groups(features, numbers, log_bid_cpm), intercept=b, n_rows=n, unit=float(np.exp(-a)))
-    slope_groups = [Group(f.codes, f.n_codes) for f in features] if slopes_differ else []
+    crew = likelihood.crew
+    groups = _groups(features, numbers, log_bid_cpm, crew)
+    model = MixedModel(groups, intercept=b, n_rows=n, unit=float(np.exp(-a)))
+    slope_groups = [Group(f.codes, f.n_codes, crew=crew) for f in features] if slopes_differ else []
     slope = MixedModel(slope_groups, intercept=a, n_rows=n, largest_sd=_LARGEST_SLOPE_SD)
 
     def evidence(beta: Doubles) -> tuple[Doubles, Doubles]:
@@ -136,24 +139,30 @@ def _slope_evidence(likelihood: CensoredLikelihood, beta: Doubles) -> Evidence:
 
 
 def _groups(
-    features: Sequence[Categories], numbers: Sequence[tuple[Indices, int]], log_bid_cpm: Doubles | None
+    features: Sequence[Categories],
+    numbers: Sequence[tuple[Indices, int]],
+    log_bid_cpm: Doubles | None,
+    crew: Crew,
 ) -> list[Group]:
     """Categories, the rich ones with the level of our bids as covariate; then numbers."""
-    binned = [Group(codes, n_codes, empirical=False) for codes, n_codes in numbers]
-    plain = [Group(f.codes, f.n_codes) for f in features]
+    binned = [Group(codes, n_codes, empirical=False, crew=crew) for codes, n_codes in numbers]
+    plain = [Group(f.codes, f.n_codes, crew=crew) for f in features]
     rich = [len(f.keys) > FEW_KEYS for f in features]
-    if log_bid_cpm is None or not any(rich) or not log_bid_cpm.var() > 0.0:
+    if log_bid_cpm is None or not any(rich):
         return plain + binned
-    variance = float(log_bid_cpm.var())
-    bids = MixedModel(plain + binned, intercept=float(log_bid_cpm.mean()), n_rows=len(log_bid_cpm))
+    level = mean(crew, log_bid_cpm)
+    variance = mean(crew, (log_bid_cpm - level) ** 2)
+    if not variance > 0.0:
+        return plain + binned
+    bids = MixedModel(plain + binned, intercept=level, n_rows=len(log_bid_cpm))
 
     def evidence(mean: Doubles) -> tuple[Doubles, Doubles]:
         return (mean - log_bid_cpm) / variance, np.full(len(mean), 1.0 / variance)
 
     for _ in range(_BID_SWEEPS):
         bids.sweep(evidence)
-        variance = max(float(((bids.total - log_bid_cpm) ** 2).mean()), 1e-6)
+        variance = max(mean(crew, (bids.total - log_bid_cpm) ** 2), 1e-6)
     return [
-        Group(f.codes, f.n_codes, covariate=bids.weights[i] if rich[i] else None)
+        Group(f.codes, f.n_codes, covariate=bids.weights[i] if rich[i] else None, crew=crew)
         for i, f in enumerate(features)
     ] + binned

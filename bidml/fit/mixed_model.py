@@ -17,6 +17,7 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
+from bidml.fit.crew import ALONE, Crew
 from bidml.fit.encoding import MIN_SHRINKAGE, Indices, Visibility, empirical_shrinkage
 from bidml.fit.observations import Doubles
 
@@ -30,16 +31,20 @@ Evidence: TypeAlias = Callable[[Doubles], tuple[Doubles, Doubles]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Group:
-    """One feature: `codes` (n,) in [0, n_codes). `empirical`: κ is fitted. `covariate`: (n_codes,), or None."""
+    """One feature: `codes` (n,) in [0, n_codes). `empirical`: κ is fitted. `covariate`: (n_codes,), or None.
+    `crew`: with whom the rows are shared."""
 
     codes: Indices
     n_codes: int
     empirical: bool = True
     covariate: Doubles | None = None
+    crew: Crew = ALONE
 
     def sums(self, quantity: Doubles) -> Doubles:
-        """Σ over the rows of each code, (n_codes,)."""
-        return np.bincount(self.codes, weights=quantity, minlength=self.n_codes).astype(np.float64)
+        """Σ over the rows of each code, on all ranks, (n_codes,)."""
+        return self.crew.sum(
+            np.bincount(self.codes, weights=quantity, minlength=self.n_codes).astype(np.float64)
+        )
 
 
 class MixedModel:
@@ -66,7 +71,7 @@ class MixedModel:
         self.weights = [np.zeros(group.n_codes) for group in groups]
         self.shrinkage = [_NUMBER_SHRINKAGE / unit**2] * len(self.groups)
         self._prior = [np.zeros(group.n_codes) for group in groups]
-        self._seen = [np.bincount(group.codes, minlength=group.n_codes) > 0 for group in groups]
+        self._seen = [group.sums(np.ones(n_rows)) > 0.0 for group in groups]
         self._covariates = [_standardised(group.covariate) for group in groups]
 
     def sweep(self, evidence: Evidence) -> None:

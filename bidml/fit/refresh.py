@@ -40,6 +40,7 @@ from bidml.fit.calibration import (
     traffic_level,
 )
 from bidml.fit.censored import CensoredLikelihood, newton_shift
+from bidml.fit.crew import ALONE, Crew
 from bidml.fit.dagum import fit_dagum
 from bidml.fit.labels import checked_outcomes, checked_rate, checked_weights
 from bidml.fit.observations import MarketPriceObservations
@@ -103,6 +104,7 @@ def at_traffic_level(
     clicked: npt.ArrayLike,
     win_rate: npt.ArrayLike,
     sample_weight: npt.ArrayLike | None = None,
+    crew: Crew = ALONE,
 ) -> CtrBlueprint:
     """`model`, right on impressions, made right on all auctions `X` (n rows): `ClickModel.fit_traffic_level`."""
     level = traffic_level(
@@ -111,6 +113,7 @@ def at_traffic_level(
         clicked=clicked,
         win_rate=win_rate,
         sample_weight=sample_weight,
+        crew=crew,
     )
     return replace(model, calibration=replace(model.calibration, shift=model.calibration.shift + level))
 

@@ -12,6 +12,7 @@ from bidml.blueprint import Column, Head
 from bidml.contract import FeatureKind, FeatureSpec
 from bidml.errors import ConfigError
 from bidml.features import Doubles, RawColumns, encode
+from bidml.fit.crew import ALONE, Crew
 from bidml.fit.encoding import (
     Categories,
     FittedColumn,
@@ -47,6 +48,7 @@ class TreeInputs:
         parents: Mapping[str, str] | None = None,
         max_keys: int = 50_000,
         min_count: int = 3,
+        crew: Crew = ALONE,
     ) -> TreeInputs:
         """From the `raw_columns` of training rows with outcomes `y` (n_rows,) in [0, 1] and `expected` rates (n_rows,).
 
@@ -54,7 +56,7 @@ class TreeInputs:
         Raises `ConfigError` for a parent that is no category of the spec, or its own ancestor.
         """
         learner = _Learner(
-            raw, spec, y, visibility, expected, weight, dict(parents or {}), max_keys, min_count
+            raw, spec, y, visibility, expected, weight, dict(parents or {}), max_keys, min_count, crew
         )
         columns: list[Column] = []
         training = np.empty((len(y), 2 * len(spec.features)), order="F")
@@ -86,10 +88,11 @@ class _Learner:
         parents: dict[str, str],
         max_keys: int,
         min_count: int,
+        crew: Crew,
     ) -> None:
         self._raw, self._y, self._visibility, self._weight = raw, y, visibility, weight
         self._expected, self._parents = expected, parents
-        self._max_keys, self._min_count = max_keys, min_count
+        self._max_keys, self._min_count, self._crew = max_keys, min_count, crew
         self._done: dict[str, tuple[FittedColumn, ...]] = {}
         self.categories: dict[str, Categories] = {}
         _check_parents(spec, parents)
@@ -98,9 +101,9 @@ class _Learner:
         """Effect and count, or effect and rank of few; of a constant the rank, as its running mean tells the time."""
         if name not in self._done:
             categories = self.categories[name] = Categories.of(
-                name, self._raw[name], max_keys=self._max_keys, min_count=self._min_count
+                name, self._raw[name], max_keys=self._max_keys, min_count=self._min_count, crew=self._crew
             )
-            if (categories.codes == categories.codes[0]).all():
+            if np.count_nonzero(categories.counts) == 1:
                 self._done[name] = (rank_column(categories),)
             else:
                 evidence = OutcomeEvidence(self._y, self._expected_of(name), self._weight)

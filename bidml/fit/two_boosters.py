@@ -14,7 +14,9 @@ from typing import Any, Final
 import lightgbm as lgb
 import numpy as np
 
+from bidml.fit.boosting import common_bins
 from bidml.fit.censored import CensoredLikelihood, newton_shift
+from bidml.fit.crew import mean
 from bidml.fit.observations import Doubles
 
 
@@ -104,11 +106,31 @@ def boost(
     seed: int,
     n_threads: int,
 ) -> BoostedHeads:
-    """Boosts for `n_rounds`; with `held_out`, until its likelihood has not improved for `patience` rounds."""
+    """Boosts for `n_rounds`; with `held_out`, until its likelihood has not improved for `patience` rounds.
+
+    With the likelihood's crew the rows are this rank's; every rank grows the trees of all rows.
+    """
+    crew = train.likelihood.crew
     data, held_out_data = _datasets(train, held_out)
-    unit = float(np.exp(-train.a.mean()))  # of ln price: what moves the log-odds by 1
-    location = _Head(_location_params(sizes, unit, seed, n_threads), data, held_out_data)
-    slope = _Head(_slope_params(sizes, seed + 1, n_threads), data, held_out_data) if boosted_slope else None
+    unit = float(np.exp(-mean(crew, train.a)))  # of ln price: what moves the log-odds by 1
+    params = [_location_params(sizes, unit, seed, n_threads) | crew.network]
+    if boosted_slope:
+        params.append(_slope_params(sizes, seed + 1, n_threads) | crew.network)
+    return crew.in_network(
+        lambda: _boosted(
+            train, held_out, sizes, n_rounds, [_Head(each, data, held_out_data) for each in params]
+        )
+    )
+
+
+def _boosted(
+    train: TrainingRows,
+    held_out: TrainingRows | None,
+    sizes: BoosterSizes,
+    n_rounds: int,
+    heads: list[_Head],
+) -> BoostedHeads:
+    location, slope = heads[0], heads[1] if len(heads) > 1 else None
     b = a = 0.0
     best = _Best()
     beta, log_slope = train.beta.copy(), train.a.copy()
@@ -174,10 +196,12 @@ _COMMON: Final[dict[str, Any]] = {
 
 
 def _datasets(train: TrainingRows, held_out: TrainingRows | None) -> tuple[lgb.Dataset, lgb.Dataset | None]:
-    data = lgb.Dataset(train.matrix, params=_COMMON, free_raw_data=True)
+    params = _COMMON | train.likelihood.crew.network
+    bins = common_bins(train.matrix, params, train.likelihood.crew)
+    data = lgb.Dataset(train.matrix, reference=bins, params=params, free_raw_data=True)
     if held_out is None:
         return data, None
-    return data, lgb.Dataset(held_out.matrix, reference=data, params=_COMMON, free_raw_data=True)
+    return data, lgb.Dataset(held_out.matrix, reference=data, params=params, free_raw_data=True)
 
 
 def _location_params(sizes: BoosterSizes, unit: float, seed: int, n_threads: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from bidml.contract import FeatureSpec
 from bidml.features import RawColumns, encode
 from bidml.fit.binned_numbers import BinnedNumber
 from bidml.fit.censored import CensoredLikelihood
+from bidml.fit.crew import ALONE, Crew
 from bidml.fit.encoding import Categories, Indices, OtherFolds, lookup_values, rank_column
 from bidml.fit.linear_base import FEW_KEYS, LinearBase, fit_linear_base
 from bidml.fit.observations import Doubles, MarketPriceObservations
@@ -62,19 +63,25 @@ def fit_win_inputs(
     folds: Indices,
     has_terms: bool,
     slopes_differ: bool,
+    crew: Crew = ALONE,
 ) -> WinInputs:
     """Fits base and columns on the rows of `raw`, `observations` and `folds` (n,)."""
-    likelihood = CensoredLikelihood(observations, reference_log_bid_cpm=reference_log_bid_cpm)
+    likelihood = CensoredLikelihood(observations, reference_log_bid_cpm=reference_log_bid_cpm, crew=crew)
     n = likelihood.n_rows
     categories = [
-        Categories.of(feature.name, raw[feature.name], min_count=_MIN_COUNT) for feature in spec.categories()
+        Categories.of(feature.name, raw[feature.name], min_count=_MIN_COUNT, crew=crew)
+        for feature in spec.categories()
     ]
     numbers = {feature.name: raw[feature.name] for feature in spec.numbers()}
-    binned = [(BinnedNumber.of(name, cells), cells) for name, cells in numbers.items()] if categories else []
+    binned = (
+        [(BinnedNumber.of(name, cells, crew=crew), cells) for name, cells in numbers.items()]
+        if categories
+        else []
+    )
     base = fit_linear_base(
         likelihood,
         categories,
-        visibility=OtherFolds(folds),
+        visibility=OtherFolds(folds, crew),
         log_bid_cpm=np.log(observations.bid_cpm),
         slopes_differ=slopes_differ and has_terms,
         numbers=[(bins.codes(cells), bins.n_codes) for bins, cells in binned],

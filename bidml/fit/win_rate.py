@@ -24,6 +24,7 @@ from bidml.contract import MAX_LOG_SLOPE, MIN_LOG_SLOPE, FeatureSpec
 from bidml.errors import ConfigError, DataError
 from bidml.features import RawColumns, margins, raw_columns
 from bidml.fit.censored import CensoredLikelihood, clamped
+from bidml.fit.crew import ALONE, Crew, mean, total
 from bidml.fit.dagum import Dagum, fit_dagum
 from bidml.fit.encoding import Indices
 from bidml.fit.identifiability import Identifiability, identifiability
@@ -91,8 +92,8 @@ class WinRateModel(BaseEstimator):  # type: ignore[misc]
         self.random_state = random_state
         self.n_jobs = n_jobs
 
-    def fit(self, X: pd.DataFrame, y: MarketPriceObservations) -> Self:
-        """Fits the curve to `y` (n,), given the columns of the spec in `X` (n rows).
+    def fit(self, X: pd.DataFrame, y: MarketPriceObservations, *, crew: Crew = ALONE) -> Self:
+        """Fits the curve to `y` (n,), given the columns of the spec in `X` (n rows); with a `crew`, to all ranks' rows.
 
         Raises `ConfigError` for an unknown option, `SpecError` for a missing column, `DataError` for a log from
         which no curve follows: too few rows, no losses, no wins, one bid without exact prices. Warns with
@@ -100,23 +101,24 @@ class WinRateModel(BaseEstimator):  # type: ignore[misc]
         """
         self._check_options()
         columns, y = taught(X, y, self.spec)
-        check_teachable(y)
-        self.n_rows_ = len(y)
-        self.reference_log_bid_cpm_ = reference_log_bid_cpm(y)
+        check_teachable(y, crew)
+        self.n_rows_ = int(total(crew, len(y))[0])
+        self.reference_log_bid_cpm_ = reference_log_bid_cpm(y, crew)
         rng = np.random.default_rng(self.random_state)
         folds = rng.permutation(np.arange(len(y)) % _N_FOLDS)
-        if len(y) < MIN_ROWS_FOR_TREES:
+        if self.n_rows_ < MIN_ROWS_FOR_TREES:
             instead = "category weights and one slope" if self.base == "linear" else "one curve for all"
             warnings.warn(
-                f"trees need {MIN_ROWS_FOR_TREES} auctions that tell about the price, found {len(y)}: fitted {instead}",
+                f"trees need {MIN_ROWS_FOR_TREES} auctions that tell about the price, found {self.n_rows_}: "
+                f"fitted {instead}",
                 FallbackWarning,
                 stacklevel=2,
             )
-            inputs = self._inputs(columns, y, folds, slopes_differ=False)
+            inputs = self._inputs(columns, y, folds, crew, slopes_differ=False)
             boosted, dagum = None, Dagum()
             self.held_out_nll_ = float("nan")
         else:
-            inputs, boosted, dagum = self._fit_trees(columns, y, folds, rng)
+            inputs, boosted, dagum = self._fit_trees(columns, y, folds, rng, crew)
             self.held_out_nll_ = boosted.held_out_nll
         self.n_rounds_ = 0 if boosted is None else boosted.n_rounds
         self.blueprint_ = _blueprint(inputs, boosted, dagum, self.reference_log_bid_cpm_)
@@ -130,6 +132,7 @@ class WinRateModel(BaseEstimator):  # type: ignore[misc]
             folds=folds,
             seed=self.random_state,
             n_threads=self._n_threads(len(y)),
+            crew=crew,
         )
         self.identifiability_.warn()
         return self
@@ -149,7 +152,13 @@ class WinRateModel(BaseEstimator):  # type: ignore[misc]
         return self.blueprint_
 
     def _inputs(
-        self, columns: RawColumns, y: MarketPriceObservations, folds: Indices, *, slopes_differ: bool
+        self,
+        columns: RawColumns,
+        y: MarketPriceObservations,
+        folds: Indices,
+        crew: Crew,
+        *,
+        slopes_differ: bool,
     ) -> WinInputs:
         return fit_win_inputs(
             self.spec,
@@ -159,29 +168,35 @@ class WinRateModel(BaseEstimator):  # type: ignore[misc]
             folds=folds,
             has_terms=self.base == "linear",
             slopes_differ=slopes_differ,
+            crew=crew,
         )
 
     def _fit_trees(
-        self, columns: RawColumns, y: MarketPriceObservations, folds: Indices, rng: np.random.Generator
+        self,
+        columns: RawColumns,
+        y: MarketPriceObservations,
+        folds: Indices,
+        rng: np.random.Generator,
+        crew: Crew,
     ) -> tuple[WinInputs, BoostedHeads, Dagum]:
         """Rounds and calibration on held-out rows; then, with `refit`, the same number of rounds on all rows."""
         order = rng.permutation(len(y))
         n_held_out = max(1, round(self.validation_fraction * len(y)))
         held_out, train = np.sort(order[:n_held_out]), np.sort(order[n_held_out:])
         differ = self.slope == "boosted"
-        inputs = self._inputs(_take(columns, train), y.take(train), folds[train], slopes_differ=differ)
+        inputs = self._inputs(_take(columns, train), y.take(train), folds[train], crew, slopes_differ=differ)
         seen = y.take(held_out)
         rows = inputs.rows(
             _take(columns, held_out),
-            CensoredLikelihood(seen, reference_log_bid_cpm=self.reference_log_bid_cpm_),
+            CensoredLikelihood(seen, reference_log_bid_cpm=self.reference_log_bid_cpm_, crew=crew),
         )
         boosted = self._boost(inputs.training, rows, self.n_location_trees)
         dagum = Dagum()
         if self.calibration == "dagum":
             beta, a = boosted.heads(rows)
-            dagum = fit_dagum(seen, beta, a, reference_log_bid_cpm=self.reference_log_bid_cpm_)
+            dagum = fit_dagum(seen, beta, a, reference_log_bid_cpm=self.reference_log_bid_cpm_, crew=crew)
         if self.refit:
-            inputs = self._inputs(columns, y, folds, slopes_differ=differ)
+            inputs = self._inputs(columns, y, folds, crew, slopes_differ=differ)
             again = self._boost(inputs.training, None, boosted.n_rounds)
             boosted = replace(again, held_out_nll=boosted.held_out_nll)
         return inputs, boosted, dagum
@@ -244,22 +259,26 @@ def taught(
     return _take(raw_columns(X, spec), rows), y.take(rows)
 
 
-def check_teachable(y: MarketPriceObservations) -> None:
+def check_teachable(y: MarketPriceObservations, crew: Crew = ALONE) -> None:
     """Raises `DataError` where no curve follows from what is known."""
-    if not (y.upper_cpm < np.inf).any():
+    n, below, above, exact = total(
+        crew, len(y), (y.upper_cpm < np.inf).sum(), (y.lower_cpm > 0.0).sum(), y.exact.sum()
+    )
+    if not below:
         raise DataError(
             "some auction tells that the market price was below something: a win, or a price",
-            value=f"{len(y)} losses and no win",
+            value=f"{n:.0f} losses and no win",
             remedy="bid higher on a share of the traffic, or log min-bid-to-win",
         )
-    if not (y.lower_cpm > 0.0).any():
+    if not above:
         raise DataError(
             "some auction tells that the market price was above something: a loss, or a price above the floor",
-            value=f"{len(y)} wins and no loss",
+            value=f"{n:.0f} wins and no loss",
             remedy="log the losses too, or the clearing prices",
         )
     bounds = _bounds(y)
-    if not y.exact.any() and np.ptp(bounds) < 1e-9:
+    bounds = crew.rows(np.array([bounds.min(), bounds.max()]) if len(bounds) else bounds)
+    if not exact and np.ptp(bounds) < 1e-9:
         raise DataError(
             "without prices, the bids must vary: one bid shows one point of the curve",
             value=float(np.exp(bounds[0])),
@@ -274,9 +293,9 @@ def _bounds(y: MarketPriceObservations) -> Doubles:
     return found
 
 
-def reference_log_bid_cpm(y: MarketPriceObservations) -> float:
+def reference_log_bid_cpm(y: MarketPriceObservations, crew: Crew = ALONE) -> float:
     """The middle of the data in ln CPM, where location and slope are least correlated."""
-    return float(np.mean(_bounds(y)))
+    return mean(crew, _bounds(y))
 
 
 def _blueprint(

@@ -17,6 +17,7 @@ from bidml.log.mapping import PriceUnit, TableMapping, TimeUnit, mapped, price_u
 from bidml.log.openrtb_events import read_openrtb_events
 from bidml.log.quarantine import ReadingReport
 from bidml.log.schema import check_feature_names
+from bidml.log.share import Share
 from bidml.log.tables import read_csv, read_parquet
 
 
@@ -39,6 +40,7 @@ def read_log(
     time_unit: TimeUnit | str = TimeUnit.MILLISECONDS,
     numbers: Collection[str] = (),
     delimiter: str = ",",
+    share: Share | None = None,
 ) -> pd.DataFrame:
     """The auction log in `path` (a file, a folder, a list of them), in the schema's types, not yet validated.
 
@@ -46,7 +48,8 @@ def read_log(
     `auction_type` fill what the file leaves out. `price_unit` is that of the file (default: CPM; iPinYou:
     hundredths of it). `time_unit` is that of numeric times. Text columns stay text but for the number
     features of `spec` and the names in `numbers`. With `spec`, OpenRTB events get its features. Malformed
-    lines are left out and counted: `reading_report(log)`.
+    lines are left out and counted: `reading_report(log)`. With `share`, only its auctions; of Parquet files no more
+    than these are held.
 
     Raises `DataError` for a file that is missing, damaged or of another format, and for a mapping that does
     not fit; `SpecError` for a spec with an outcome among its features; `ConfigError` for an option this
@@ -61,16 +64,18 @@ def read_log(
     if kind is LogFormat.IPINYOU:
         _refuse(kind, currency=currency, auction_type=auction_type)
         log, report = read_ipinyou(files, price_unit=price_unit_of(price_unit or PriceUnit.CENTI_CPM))
-        return report.attach(conform(log))
+        return report.attach(_shared(conform(log), share))
     if kind is LogFormat.OPENRTB:
         _refuse(kind, price_unit=price_unit)
         log, report = read_openrtb_events(files, spec=spec, currency=currency, auction_type=auction_type)
-        return report.attach(conform(log))
-    table, report = (
-        (read_parquet(files), ReadingReport())
-        if kind is LogFormat.PARQUET
-        else read_csv(files, delimiter=delimiter)
-    )
+        return report.attach(_shared(conform(log), share))
+    name = (columns or {}).get("auction_id", "auction_id")
+    if kind is LogFormat.PARQUET:
+        keep = None if share is None else lambda rows: share.of(rows, name)
+        table, report = read_parquet(files, keep=keep), ReadingReport()
+    else:
+        table, report = read_csv(files, delimiter=delimiter)
+        table = table if share is None else share.of(table, name)
     declared = (
         [feature.name for feature in spec.features if feature.kind is FeatureKind.NUMBER] if spec else []
     )
@@ -83,6 +88,10 @@ def read_log(
         numbers={*numbers, *declared},
     )
     return mapped(table, mapping, report)
+
+
+def _shared(log: pd.DataFrame, share: Share | None) -> pd.DataFrame:
+    return log if share is None else share.of(log).reset_index(drop=True)
 
 
 def _format(name: LogFormat | str) -> LogFormat:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 import pyarrow as pa
@@ -17,13 +18,24 @@ from bidml.log.conform import arrow_schema, conform
 from bidml.log.files import opened, refusing_damage
 from bidml.log.quarantine import ReadingReport
 
+_BATCH_ROWS: Final = 131_072
 
-def read_parquet(paths: list[Path]) -> pd.DataFrame:
-    """The rows of all files, in order; columns in the types of the files."""
+
+def read_parquet(
+    paths: list[Path], *, keep: Callable[[pd.DataFrame], pd.DataFrame] | None = None
+) -> pd.DataFrame:
+    """The rows of all files, in order; columns in the types of the files. With `keep`, what it keeps of each batch of
+    rows: only that, and a batch, is held."""
     tables = []
     for path in paths:
         with refusing_damage(path):
-            tables.append(pq.ParquetFile(path).read().to_pandas())
+            file = pq.ParquetFile(path)
+            if keep is None:
+                tables.append(file.read().to_pandas())
+            else:
+                empty = file.schema_arrow.empty_table().to_pandas()
+                kept = [keep(batch.to_pandas()) for batch in file.iter_batches(_BATCH_ROWS)]
+                tables.append(_stacked(kept or [empty]))
     return _stacked(tables)
 
 

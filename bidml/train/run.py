@@ -21,6 +21,7 @@ from bidml.errors import ConfigError
 from bidml.export import model_bytes, write_model
 from bidml.features import RawColumns, raw_columns
 from bidml.fit import ClickModel, MarketPriceObservations, WinRateModel
+from bidml.fit.crew import ALONE, Crew
 from bidml.fit.refresh import at_traffic_level, refresh_clicks, refresh_win_curve
 from bidml.fit.win_rate import curve_of
 from bidml.log import sample_weights
@@ -101,22 +102,24 @@ def fit_models(
     *,
     known_win: WinBlueprint | None = None,
     champion: Blueprint | None = None,
+    crew: Crew = ALONE,
 ) -> Blueprint:
     """The models that `config` names, fitted on the training side, with their provenance; no metrics yet.
 
     With a win curve, fitted here or `known_win`, the level of the CTR model is that of the traffic
     (`ClickModel.fit_traffic_level`). With a `champion` nothing is fitted anew: it is moved by these rows
-    (`fit.refresh`). Raises `ConfigError` for a champion of other features or without a model that `config` names.
+    (`fit.refresh`). With a `crew`, and without a champion, on the training sides of all ranks. Raises `ConfigError` for
+    a champion of other features or without a model that `config` names.
     """
     ctr = win = None
     if champion is not None:
         _check_champion(champion, config, data)
     if ModelPart.WIN in config.models:
         with stages("fit the win curve"):
-            win = _fit_wins(config, data, champion.win if champion else None)
+            win = _fit_wins(config, data, champion.win if champion else None, crew)
     if ModelPart.CTR in config.models:
         with stages("fit the CTR model"):
-            ctr = _fit_clicks(config, data, win or known_win, champion.ctr if champion else None)
+            ctr = _fit_clicks(config, data, win or known_win, champion.ctr if champion else None, crew)
     return Blueprint(
         spec=data.spec,
         ctr=ctr,
@@ -127,9 +130,9 @@ def fit_models(
             "bidml": __version__,
             "config": config.provenance(),
             "data_sha256": data.digest,
-            "n_train": len(data.train),
-            "n_test": len(data.test),
-            "window": _window(data),
+            "n_train": data.extent.n_train,
+            "n_test": data.extent.n_test,
+            "window": list(data.extent.times) if data.extent.times else None,
         },
     )
 
@@ -146,7 +149,9 @@ def _check_champion(champion: Blueprint, config: TrainConfig, data: TrainingData
         raise ConfigError("a champion has the models to refresh", value=missing, remedy="fit anew")
 
 
-def _fit_wins(config: TrainConfig, data: TrainingData, champion: WinBlueprint | None) -> WinBlueprint:
+def _fit_wins(
+    config: TrainConfig, data: TrainingData, champion: WinBlueprint | None, crew: Crew
+) -> WinBlueprint:
     log = data.train
     seen = MarketPriceObservations.from_log(log)
     if champion is not None:
@@ -158,11 +163,15 @@ def _fit_wins(config: TrainConfig, data: TrainingData, champion: WinBlueprint | 
         random_state=config.random_state,
         n_jobs=config.n_threads,
     )
-    return model.fit(log, seen).to_blueprint()
+    return model.fit(log, seen, crew=crew).to_blueprint()
 
 
 def _fit_clicks(
-    config: TrainConfig, data: TrainingData, win: WinBlueprint | None, champion: CtrBlueprint | None
+    config: TrainConfig,
+    data: TrainingData,
+    win: WinBlueprint | None,
+    champion: CtrBlueprint | None,
+    crew: Crew,
 ) -> CtrBlueprint:
     log = data.train
     shown = log[log["won"]] if "won" in log else log
@@ -185,7 +194,11 @@ def _fit_clicks(
             n_jobs=config.n_threads,
         )
         fitted.fit(
-            shown, shown["clicked"], timestamp=shown.get("timestamp"), sample_weight=sample_weights(shown)
+            shown,
+            shown["clicked"],
+            timestamp=shown.get("timestamp"),
+            sample_weight=sample_weights(shown),
+            crew=crew,
         )
         model = fitted.to_blueprint()
     if win is None:
@@ -199,6 +212,7 @@ def _fit_clicks(
         clicked=log["clicked"],
         win_rate=curve.win_rate(log["bid_cpm"].to_numpy(dtype=np.float64)),
         sample_weight=sample_weights(log),
+        crew=crew,
     )
 
 
@@ -207,9 +221,3 @@ def self_check_sample(columns: RawColumns) -> dict[str, Any]:
     n = len(next(iter(columns.values())))
     rows = np.unique(np.linspace(0, n - 1, min(n, _SAMPLE_ROWS)).astype(np.int64))
     return {name: cells[rows].tolist() for name, cells in columns.items()}
-
-
-def _window(data: TrainingData) -> list[str] | None:
-    if "timestamp" not in data.train:
-        return None
-    return [data.train["timestamp"].min().isoformat(), data.test["timestamp"].max().isoformat()]

@@ -27,11 +27,13 @@ _CONTAINER: Final = {
     "image": str,
     "command": [str],
     "args": [str],
-    "env": [{"name": str, "value": str}],
+    "env": [{"name": str, "value": str, "valueFrom": {"fieldRef": {"fieldPath": str}}}],
+    "ports": [{"containerPort": int}],
     "resources": {"requests": {"cpu": str, "memory": str}, "limits": {"cpu": str, "memory": str}},
     "volumeMounts": [{"name": str, "mountPath": str, "readOnly": bool}],
 }
 _POD: Final = {
+    "subdomain": str,
     "restartPolicy": {"Never", "OnFailure"},
     "securityContext": {"runAsNonRoot": bool, "runAsUser": int, "fsGroup": int},
     "containers": [_CONTAINER],
@@ -61,6 +63,9 @@ CRON_JOB: Final = {
         "failedJobsHistoryLimit": int,
         "jobTemplate": {
             "spec": {
+                "completionMode": {"Indexed"},
+                "completions": int,
+                "parallelism": int,
                 "backoffLimit": int,
                 "activeDeadlineSeconds": int,
                 "podFailurePolicy": {"rules": [_RULE]},

@@ -1,0 +1,1 @@
+"""One model, several machines: a crew of processes over TCP, and what each of them does."""
