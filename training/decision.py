@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from bidml.atomic import write_atomically
 from bidml.errors import RefusedError
+from bidml.fit.maturity import Maturity
 from bidml.score.publication import Publication, Release, read_release
 from bidml.train.report_files import Stages
 from training.config import RetrainConfig
@@ -42,6 +43,7 @@ class Decision:
         champion: Publication | None,
         test: Any,
         report: Report,
+        maturity: Maturity | None,
         *,
         key: bytes | None,
         dry_run: bool,
@@ -56,7 +58,7 @@ class Decision:
             self._register(sha256)
             self._crown(sha256)
             return False, generation
-        self._judge(artifact, sha256, current, test, report)
+        self._judge(artifact, sha256, current, test, report, maturity)
         if self._config.publish is None or dry_run:
             return False, generation
         self._register(sha256)
@@ -73,12 +75,20 @@ class Decision:
         return True, made.current.generation
 
     def _judge(
-        self, artifact: bytes, sha256: str, current: Release | None, test: Any, report: Report
+        self,
+        artifact: bytes,
+        sha256: str,
+        current: Release | None,
+        test: Any,
+        report: Report,
+        maturity: Maturity | None,
     ) -> None:
         config = self._config
         champion = read_release(config.publish.folder, current) if current and config.publish else None
         with self._announce("judge against the champion"):
-            verdict = judge(artifact, champion, test, config.gate, pricing=config.train.pricing)
+            verdict = judge(
+                artifact, champion, test, config.gate, pricing=config.train.pricing, maturity=maturity
+            )
         text = json.dumps(verdict.to_json(), indent=1, sort_keys=True)
         write_atomically(self._folder / GATE, text.encode() + b"\n")
         report(verdict, champion)

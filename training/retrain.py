@@ -33,6 +33,7 @@ from bidml.train.code import code_digest
 from bidml.train.config import ModelPart
 from bidml.train.prepare import TrainingData
 from bidml.train.report_files import Stages
+from bidml.train.run import maturity_of
 from training.base import base_of
 from training.command import key_in, run
 from training.config import RetrainConfig, load_retrain_config
@@ -63,7 +64,11 @@ from training.steps import (
 from training.window import Window
 
 _PROFILES: Final = "profiles"
-_SAID: Final = {ModelPart.CTR: "the CTR model", ModelPart.WIN: "the win curve"}
+_SAID: Final = {
+    ModelPart.CTR: "the CTR model",
+    ModelPart.WIN: "the win curve",
+    ModelPart.CVR: "the CVR model",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +227,9 @@ class _Job:
             if verdict is not None or not was_there:
                 self._report(model, data, drift, left_out, said, verdict, rival)
 
-        published, generation = decision.on(artifact, champion, data.test, report, key=key, dry_run=dry_run)
+        published, generation = decision.on(
+            artifact, champion, data.test, report, maturity_of(config.train, data), key=key, dry_run=dry_run
+        )
         self._remember_profile(sha256, drift)
         self._workshop.forget_old()
         self._crew.told(b"")  # the others may go

@@ -30,7 +30,7 @@ from bidml.self_check import self_check_of
 from bidml.train.assess import estimates_of, evaluate_models
 from bidml.train.config import ModelPart, TrainConfig
 from bidml.train.prepare import TrainingData, check, read, training_data
-from bidml.train.run import fit_models, self_check_sample
+from bidml.train.run import conversions_of, fit_models, maturity_of, self_check_sample
 from training.base import Base
 from training.config import AlarmConfig, RetrainConfig
 from training.drift import Profile, drift, profile_of, refuse_drift
@@ -136,8 +136,13 @@ def fit_part(
     win = None if win_part is None else parse_artifact(win_part.read_bytes()).blueprint.win
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        only = config.model_copy(update={"models": (part,)})
-        blueprint = fit_models(only, data, lambda _: nullcontext(), known_win=win, champion=moved, crew=crew)
+        if part is ModelPart.CVR:  # alone its output is that of a CTR model
+            blueprint = replace(_nothing(config, data), ctr=conversions_of(config, data, moved))
+        else:
+            only = config.model_copy(update={"models": (part,), "cvr": None})
+            blueprint = fit_models(
+                only, data, lambda _: nullcontext(), known_win=win, champion=moved, crew=crew
+            )
     leaks = [str(warning.message) for warning in caught if issubclass(warning.category, LeakWarning)]
     if leaks:
         raise RefusedError(
@@ -146,6 +151,10 @@ def fit_part(
     said = sorted({f"{part}: {warning.message}" for warning in caught})
     (out / ALARMS).write_text(_json({"warnings": said}))
     (out / PART).write_bytes(model_bytes(blueprint, self_check_of(blueprint, {})))
+
+
+def _nothing(config: TrainConfig, data: TrainingData) -> Blueprint:
+    return fit_models(config.model_copy(update={"models": (), "cvr": None}), data, lambda _: nullcontext())
 
 
 def make_model(
@@ -168,6 +177,7 @@ def make_model(
         spec=data.spec,
         ctr=found[ModelPart.CTR].ctr if ModelPart.CTR in found else None,
         win=found[ModelPart.WIN].win if ModelPart.WIN in found else None,
+        cvr=found[ModelPart.CVR].ctr if ModelPart.CVR in found else None,
         currency=data.currency,
         default_auction_type=config.pricing.default_auction_type,
         provenance={
@@ -180,7 +190,7 @@ def make_model(
     columns = raw_columns(data.test, data.spec)
     sample = self_check_sample(columns)
     draft = Scorer(parse_artifact(model_bytes(blueprint, self_check_of(blueprint, sample))))
-    metrics, _ = evaluate_models(draft, config, data.test, columns, None)
+    metrics, _ = evaluate_models(draft, config, data.test, columns, None, maturity=maturity_of(config, data))
     refuse_too_good(metrics, alarms)
     blueprint = replace(blueprint, metrics=metrics)
     model = model_bytes(blueprint, self_check_of(blueprint, sample))

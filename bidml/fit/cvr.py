@@ -13,7 +13,6 @@ Limits: one curve for all clicks; delays do not depend on features. Conversions 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final, Self
 
 import numpy as np
@@ -29,54 +28,10 @@ from bidml.errors import ConfigError, DataError
 from bidml.features import Doubles
 from bidml.fit.ctr import ClickModel
 from bidml.fit.labels import checked_outcomes
+from bidml.fit.maturity import MaturityCurve as MaturityCurve
+from bidml.fit.maturity import utc_seconds, window_seconds
 
 _WIDEST_LEVEL_SHIFT: Final = 20.0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class MaturityCurve:
-    """G(e): the share of conversions within the window that have arrived at age e, in seconds.
-
-    A step function: `arrived[i]` from `delays[i]` on, (m,) each, both increasing, the last 1.
-    """
-
-    delays: Doubles
-    arrived: Doubles
-
-    def __call__(self, age_seconds: npt.ArrayLike) -> Doubles:
-        """G at each age, (n,); 0 before the first delay."""
-        at = np.searchsorted(self.delays, np.asarray(age_seconds, dtype=np.float64), side="right")
-        found: Doubles = np.append(0.0, self.arrived)[at]
-        return found
-
-    @classmethod
-    def of(cls, delay_seconds: npt.ArrayLike, age_seconds: npt.ArrayLike) -> MaturityCurve:
-        """From conversions (n,): how long each took, and how old its click is now; delays at most the ages.
-
-        Known up to the oldest age: if that is less than the window, so is what G counts.
-        Raises `DataError` without conversions, and for a delay that is negative or longer than the age.
-        """
-        delay, age = np.asarray(delay_seconds, dtype=np.float64), np.asarray(age_seconds, dtype=np.float64)
-        if not len(delay) or delay.shape != age.shape:
-            raise DataError(
-                "maturity is learnt from conversions", value=delay.shape, remedy="take a longer log"
-            )
-        if not ((delay >= 0.0) & (delay <= age)).all():
-            raise DataError(
-                "a conversion follows its click and precedes the end of the log",
-                value=float(delay[~((delay >= 0.0) & (delay <= age))][0]),
-                remedy="check the timestamps and as_of",
-            )
-        distinct, events = np.unique(delay, return_counts=True)
-        # at risk in reversed time at u: conversions with delay ≤ u that would have been seen at u, age ≥ u
-        at_risk = np.searchsorted(np.sort(delay), distinct, side="right") - np.searchsorted(
-            np.sort(age), distinct, side="left"
-        )
-        # G(before u) = G(u) · (1 − events(u) / at risk(u)), from the last delay down
-        kept = 1.0 - events / at_risk
-        kept[0] = 1.0  # the first delay holds all that is left
-        arrived = np.append(np.cumprod(kept[:0:-1])[::-1], 1.0)
-        return cls(distinct, arrived)
 
 
 class ConversionModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -126,7 +81,7 @@ class ConversionModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         either, and should be when the log was written. Raises `DataError` for a click without a time, a conversion
         without one, and where `ClickModel.fit` does.
         """
-        window = _window_seconds(self.window)
+        window = window_seconds(self.window)
         if not (self.rounds >= 1 and 0.0 <= self.min_maturity < 1.0):
             raise ConfigError(
                 "there is a round, and a maturity below 1",
@@ -141,7 +96,7 @@ class ConversionModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 "a click and a conversion have a time", value="null", remedy="set aside rows that have none"
             )
         latest = np.nanmax(np.concatenate((clicked_at, converted_at[outcome == 1.0])))
-        now = latest if as_of is None else _utc_seconds(pd.Series([as_of]))[0]
+        now = latest if as_of is None else utc_seconds(pd.Series([as_of]))[0]
         age = np.minimum(now - clicked_at, window)
         delay = converted_at - clicked_at
         outcome = np.where((outcome == 1.0) & (delay <= window), 1.0, 0.0)
@@ -202,16 +157,6 @@ def _level_shift(log_odds: Doubles, y: Doubles, arrived: Doubles) -> float:
     return float(optimize.brentq(excess, -_WIDEST_LEVEL_SHIFT, _WIDEST_LEVEL_SHIFT, xtol=1e-12))
 
 
-def _window_seconds(window: str) -> float:
-    try:
-        seconds = pd.Timedelta(window).total_seconds()
-    except ValueError:
-        seconds = float("nan")
-    if not seconds > 0.0:
-        raise ConfigError("a window is a positive duration", value=window, remedy='for example "7D"')
-    return float(seconds)
-
-
 def _seconds(X: pd.DataFrame, times: npt.ArrayLike | None, column: str) -> Doubles:
     """Times as seconds since 1970, (n,), null as NaN."""
     if times is None:
@@ -223,10 +168,4 @@ def _seconds(X: pd.DataFrame, times: npt.ArrayLike | None, column: str) -> Doubl
     found: Any = pd.Series(times)
     if len(found) != len(X):
         raise DataError(f"there is one {column} per row: {len(X)}", value=len(found), remedy="align them")
-    return _utc_seconds(found)
-
-
-def _utc_seconds(times: pd.Series[Any]) -> Doubles:
-    utc = pd.to_datetime(times, utc=True)
-    seconds = (utc - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
-    return np.asarray(seconds, dtype=np.float64)
+    return utc_seconds(found)

@@ -18,24 +18,27 @@ from bidml.score import Scorer
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Predictions:
-    """What the artifact says about a log of n rows: `pctr` (n,), and the win curves; None for a part it has not."""
+    """What the artifact says about a log of n rows: `pctr`, `pcvr` (n,), the win curves; None for a part it has not."""
 
     pctr: Doubles | None
     curve: WinCurve | None
+    pcvr: Doubles | None = None
 
 
 def predict(scorer: Scorer, columns: RawColumns) -> Predictions:
     """Scores raw columns (from `bidml.features.raw_columns`) with a loaded artifact."""
     blueprint = scorer.blueprint
     n_rows = len(next(iter(columns.values())))
-    wanted = (["pctr"] if blueprint.ctr else []) + (["win_location", "win_shape"] if blueprint.win else [])
+    wanted = ["pctr"] if blueprint.ctr else []
+    wanted += ["pcvr"] if blueprint.cvr else []
+    wanted += ["win_location", "win_shape"] if blueprint.win else []
     found = {name: array("d", bytes(8 * n_rows)) for name in wanted}
     scorer.score_many(columns, found)
     arrays = {name: np.frombuffer(values) for name, values in found.items()}
     curve = None
     if blueprint.win is not None:
         curve = WinCurve(arrays["win_location"], arrays["win_shape"], blueprint.win.gamma)
-    return Predictions(arrays.get("pctr"), curve)
+    return Predictions(arrays.get("pctr"), curve, arrays.get("pcvr"))
 
 
 def scorer_bidder(
@@ -44,15 +47,20 @@ def scorer_bidder(
     auctions: ReplayAuctions,
     *,
     value_per_click: npt.ArrayLike,
+    value_per_conversion: npt.ArrayLike = 0.0,
     cap_cpm: npt.ArrayLike = 1e6,
 ) -> Bidder:
     """The artifact's own bids through `bid_many`, under the auctions' floors and types.
 
-    `columns`: the raw columns of the auctions, in their order (`bidml.features.raw_columns`). `value_per_click` and
-    `cap_cpm` are numbers or (n,), in the artifact's currency.
+    `columns`: the raw columns of the auctions, in their order (`bidml.features.raw_columns`). `value_per_click`,
+    `value_per_conversion` (of an artifact with a CVR model) and `cap_cpm` are numbers or (n,), in its currency.
     """
     n = len(auctions)
-    worth, cap = (np.broadcast_to(np.asarray(x, dtype=np.float64), (n,)) for x in (value_per_click, cap_cpm))
+    worth, converts, cap = (
+        np.broadcast_to(np.asarray(x, dtype=np.float64), (n,))
+        for x in (value_per_click, value_per_conversion, cap_cpm)
+    )
+    pays = bool(np.any(converts != 0.0))
 
     def bids(rows: slice, multiplier: float) -> Doubles:
         found = np.empty(len(range(*rows.indices(n))))
@@ -60,6 +68,7 @@ def scorer_bidder(
             {
                 **{name: cells[rows] for name, cells in columns.items()},
                 "value_per_click": np.ascontiguousarray(worth[rows]),
+                **({"value_per_conversion": np.ascontiguousarray(converts[rows])} if pays else {}),
                 "floor_cpm": np.ascontiguousarray(auctions.floor_cpm[rows]),
                 "cap_cpm": np.ascontiguousarray(cap[rows]),
                 "pacing_multiplier": multiplier,

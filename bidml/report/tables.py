@@ -31,6 +31,7 @@ def tables_of(metrics: Mapping[str, Any], *, currency: str) -> list[Table]:
     """One table per part of `metrics` (see `bidml.train.evaluate`), in reading order."""
     makers: Mapping[str, Callable[[Mapping[str, Any]], Table]] = {
         "ctr": _ctr,
+        "cvr": _cvr,
         "win": _win,
         "money": lambda money: _money(money, currency, str(metrics.get("market", ""))),
         "importance": lambda found: _importance(found, currency),
@@ -54,6 +55,11 @@ def _scores(title: str, scores: Mapping[str, Mapping[str, float]], note: str) ->
 
 def _ctr(scores: Mapping[str, Mapping[str, float]]) -> Table:
     return _scores("CTR on held-out impressions", scores, _excess(scores) or "lower log loss is better")
+
+
+def _cvr(scores: Mapping[str, Mapping[str, float]]) -> Table:
+    note = _excess(scores) or "lower log loss is better"
+    return _scores("Conversions of held-out clicks, as known when logged", scores, note)
 
 
 def _win(scores: Mapping[str, Mapping[str, float]]) -> Table:

@@ -18,9 +18,10 @@ from bidml.certify import DEFAULT_EVALUATORS, certify
 from bidml.contract import AuctionType
 from bidml.errors import ConfigError
 from bidml.features import RawColumns, raw_columns
+from bidml.fit.maturity import Maturity
 from bidml.score import Scorer
 from bidml.score.reader import parse_artifact
-from bidml.train.config import ModelPart, TrainConfig
+from bidml.train.config import CvrConfig, ModelPart, TrainConfig
 from bidml.train.evaluate import (
     Estimates,
     KnownPrices,
@@ -28,6 +29,7 @@ from bidml.train.evaluate import (
     Terms,
     bids_of,
     evaluate_ctr,
+    evaluate_cvr,
     evaluate_money,
     evaluate_win,
     predict,
@@ -78,6 +80,7 @@ def evaluate(
     blueprint = parsed.blueprint
     parts = {ModelPart.CTR: blueprint.ctr, ModelPart.WIN: blueprint.win}
     spec = blueprint.spec
+    cvr = config.cvr or CvrConfig() if blueprint.cvr is not None else None  # type: ignore[call-arg]
     config = config.model_copy(
         update={
             "models": tuple(part for part, head in parts.items() if head is not None),
@@ -90,7 +93,8 @@ def evaluate(
     _same_currency(blueprint.currency, log)
     with stages("evaluate"):
         columns = raw_columns(log, spec)
-        metrics, predictions = evaluate_models(scorer, config, log, columns, market_of)
+        maturity = None if cvr is None else Maturity.of(log, cvr.window)
+        metrics, predictions = evaluate_models(scorer, config, log, columns, market_of, maturity=maturity)
     with stages("write the report"):
         out.mkdir(parents=True, exist_ok=True)
         judged = replace(blueprint, metrics=metrics)
@@ -115,21 +119,29 @@ def evaluate_models(
     test: pd.DataFrame,
     columns: RawColumns,
     market_of: MarketOf | None,
+    *,
+    maturity: Maturity | None = None,
 ) -> tuple[dict[str, Any], Estimates]:
-    """Metrics of every part on held-out auctions, and what they were computed from; `columns` are those of `test`."""
+    """Metrics of every part on held-out auctions, and what they were computed from; `columns` are those of `test`.
+
+    `maturity`: how conversions arrive, from a log as long as there is; see `evaluate_cvr`.
+    """
     found = estimates_of(scorer, config, test, columns)
     known = market_of or _known_prices_of(test, config)
     market = known(test) if known is not None else None
     metrics: dict[str, Any] = {}
     if found.pctr is not None:
         metrics["ctr"] = evaluate_ctr(found.pctr, test)
+    if found.pcvr is not None and "converted" in test:
+        scores = evaluate_cvr(found.pcvr, test, maturity)
+        metrics |= {} if scores is None else {"cvr": scores}
     if found.curve is not None:
         metrics["win"] = evaluate_win(found.curve, test, market=market)
     terms = _terms(test, config)
     if found.pctr is None or found.bid_cpm is None or terms is None:
         return metrics, found
     if market is not None:
-        metrics["money"] = evaluate_money(found.pctr, found.bid_cpm, test, terms, market)
+        metrics["money"] = evaluate_money(found.pctr, found.bid_cpm, test, terms, market, pcvr=found.pcvr)
         metrics["market"] = market.kind
     metrics["importance"] = importance_in_money(
         scorer, columns, test, terms, known, rng=np.random.default_rng(config.random_state)
@@ -142,15 +154,16 @@ def estimates_of(scorer: Scorer, config: TrainConfig, test: pd.DataFrame, column
     found = predict(scorer, columns)
     terms = _terms(test, config)
     if found.pctr is None or found.curve is None or terms is None:
-        return Estimates(found.pctr, found.curve)
-    value = 1000.0 * found.pctr * terms.value_per_click
-    return Estimates(found.pctr, found.curve, value, bids_of(scorer, columns, terms))
+        return Estimates(found.pctr, found.curve, found.pcvr)
+    value = terms.value_cpm(found.pctr, found.pcvr)
+    return Estimates(found.pctr, found.curve, found.pcvr, value, bids_of(scorer, columns, terms))
 
 
 def _terms(test: pd.DataFrame, config: TrainConfig) -> Terms | None:
     return terms_of(
         test,
         value_per_click=config.pricing.value_per_click,
+        value_per_conversion=config.pricing.value_per_conversion,
         cap_cpm=config.pricing.cap_cpm,
         auction_type=config.pricing.default_auction_type,
     )

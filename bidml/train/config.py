@@ -15,15 +15,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from bidml.contract import AuctionType, FeatureSpec
 from bidml.errors import ConfigError
+from bidml.fit.maturity import window_seconds
 from bidml.log import LogFormat, Need, PriceUnit, TimeUnit
 from bidml.units import is_currency_code
 
 
 class ModelPart(StrEnum):
-    """What is trained; an artifact that prices has both."""
+    """What is trained; an artifact that prices has CTR and win curve, one that pays for conversions all three."""
 
     CTR = "ctr"
     WIN = "win"
+    CVR = "cvr"
 
 
 class _Section(BaseModel):
@@ -81,6 +83,21 @@ class CtrConfig(_Section):
     negative_sampling_rate: float = Field(1.0, gt=0.0, le=1.0)
 
 
+class CvrConfig(_Section):
+    """See `bidml.fit.ConversionModel`; the section asks for the model. `window`: how long after a click it counts."""
+
+    window: str = "7D"
+    preset: str = "latency"
+    calibration: str = "beta"
+    rounds: int = Field(3, ge=1)
+    min_maturity: float = Field(0.2, ge=0.0, lt=1.0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        window_seconds(self.window)
+        return self
+
+
 class WinConfig(_Section):
     """See `bidml.fit.WinRateModel`."""
 
@@ -92,6 +109,7 @@ class PricingConfig(_Section):
     """Terms for the evaluation in money where the log has none, and the bidder's default auction type."""
 
     value_per_click: float | None = Field(None, gt=0.0)
+    value_per_conversion: float | None = Field(None, gt=0.0)
     cap_cpm: float | None = Field(None, gt=0.0)
     default_auction_type: AuctionType = AuctionType.FIRST_PRICE
 
@@ -107,6 +125,7 @@ class TrainConfig(_Section):
     split: SplitConfig = SplitConfig()  # type: ignore[call-arg]
     ctr: CtrConfig = CtrConfig()  # type: ignore[call-arg]
     win: WinConfig = WinConfig()
+    cvr: CvrConfig | None = None
     pricing: PricingConfig = PricingConfig()  # type: ignore[call-arg]
     random_state: int = 0
     n_threads: int = Field(2, ge=1)
@@ -115,6 +134,10 @@ class TrainConfig(_Section):
     def _check(self) -> Self:
         if not self.models or len(set(self.models)) != len(self.models):
             raise ValueError("models names ctr, win, or both")
+        if ModelPart.CVR in self.models:
+            raise ValueError("conversions are asked for by a section [cvr], not in models")
+        if self.cvr is not None and ModelPart.CTR not in self.models:
+            raise ValueError("[cvr] stands beside a CTR model: put ctr into models")
         if not is_currency_code(self.currency):
             raise ValueError("currency is an ISO 4217 code such as USD")
         return self
@@ -129,8 +152,14 @@ class TrainConfig(_Section):
         )
 
     @property
+    def parts(self) -> tuple[ModelPart, ...]:
+        """`models`, and the CVR model that a section [cvr] asks for."""
+        return (*self.models, ModelPart.CVR) if self.cvr is not None else self.models
+
+    @property
     def needs(self) -> tuple[Need, ...]:
-        return tuple({ModelPart.CTR: Need.CTR, ModelPart.WIN: Need.WIN}[part] for part in self.models)
+        needs = {ModelPart.CTR: Need.CTR, ModelPart.WIN: Need.WIN, ModelPart.CVR: Need.CVR}
+        return tuple(needs[part] for part in self.parts)
 
     def provenance(self) -> dict[str, Any]:
         """The effective settings without the places where files lie: equal data and settings, equal artifact."""

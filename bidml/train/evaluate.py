@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ import pandas as pd
 from bidml import metrics
 from bidml.contract import AuctionType
 from bidml.features import Doubles, RawColumns
+from bidml.fit.maturity import Maturity
 from bidml.log import price_loss, sample_weights
 from bidml.pricing import WinCurve
 from bidml.replay import predict as predict
@@ -79,6 +80,7 @@ class Estimates:
 
     pctr: Doubles | None
     curve: WinCurve | None
+    pcvr: Doubles | None = None
     value_cpm: Doubles | None = None
     bid_cpm: Doubles | None = None
 
@@ -95,6 +97,28 @@ def evaluate_ctr(pctr: Doubles, log: pd.DataFrame) -> dict[str, dict[str, float]
     if "true_pctr" in log:
         contenders["truth"] = log["true_pctr"].to_numpy(dtype=np.float64)[won]
     return {name: _scores(clicked, p, weights) for name, p in contenders.items()}
+
+
+def evaluate_cvr(
+    pcvr: Doubles, log: pd.DataFrame, maturity: Maturity | None
+) -> dict[str, dict[str, float]] | None:
+    """The same of P(conversion | click), on the clicked rows; None without clicks of both outcomes.
+
+    A young click's conversions have not all arrived: what is judged is p · G(age), the chance of one that is known by
+    now (`bidml.fit.maturity`). Without `maturity`, from the log with its times, every click is taken for old.
+    """
+    rows = log["clicked"].to_numpy(dtype=bool)
+    clicks, arrived = log[rows], np.ones(int(rows.sum()))
+    converted = clicks["converted"].to_numpy(dtype=bool)
+    if maturity is not None:
+        converted, arrived = maturity.converted(clicks), maturity.arrived(clicks)
+    if not converted.any() or converted.all():
+        return None
+    rate = float(converted.sum() / arrived.sum())
+    contenders = {"model": pcvr[rows] * arrived, "base rate": np.minimum(rate * arrived, 1.0)}
+    if "true_pcvr" in log:
+        contenders["truth"] = log["true_pcvr"].to_numpy(dtype=np.float64)[rows] * arrived
+    return {name: _scores(converted, p, None) for name, p in contenders.items()}
 
 
 def evaluate_win(
@@ -135,12 +159,24 @@ class Terms:
     floor_cpm: Doubles
     cap_cpm: Doubles
     auction_type: Doubles
+    value_per_conversion: float = 0.0  # for a model that predicts them
 
     def __getitem__(self, rows: npt.NDArray[np.int64]) -> Terms:
         """The terms of some rows."""
         return Terms(
-            self.value_per_click[rows], self.floor_cpm[rows], self.cap_cpm[rows], self.auction_type[rows]
+            self.value_per_click[rows],
+            self.floor_cpm[rows],
+            self.cap_cpm[rows],
+            self.auction_type[rows],
+            self.value_per_conversion,
         )
+
+    def value_cpm(self, pctr: Doubles, pcvr: Doubles | None) -> Doubles:
+        """What an impression is worth, (n,), CPM: 1000 · pctr · (value_per_click + pcvr · value_per_conversion)."""
+        of_click = self.value_per_click
+        if pcvr is not None and self.value_per_conversion > 0.0:
+            of_click = of_click + pcvr * self.value_per_conversion
+        return 1000.0 * pctr * of_click
 
     @property
     def is_second_price(self) -> npt.NDArray[np.bool_]:
@@ -148,9 +184,14 @@ class Terms:
 
 
 def terms_of(
-    log: pd.DataFrame, *, value_per_click: float | None, cap_cpm: float | None, auction_type: AuctionType
+    log: pd.DataFrame,
+    *,
+    value_per_click: float | None,
+    cap_cpm: float | None,
+    auction_type: AuctionType,
+    value_per_conversion: float | None = None,
 ) -> Terms | None:
-    """Terms from the log's own columns, else from the arguments; None when a click's value is not known."""
+    """Terms from the log's own columns, else from the arguments; None when nothing's value is known."""
     n = len(log)
 
     def column(name: str, otherwise: float | None) -> Doubles | None:
@@ -158,47 +199,61 @@ def terms_of(
             return log[name].fillna(0.0 if otherwise is None else otherwise).to_numpy(dtype=np.float64)
         return None if otherwise is None else np.full(n, float(otherwise))
 
+    if value_per_click is None and value_per_conversion is not None:
+        value_per_click = 0.0
     value = column("value_per_click", value_per_click)
     floor = column("floor_cpm", 0.0)
     at = column("auction_type", float(auction_type))
     if value is None or floor is None or at is None:
         return None
-    return Terms(value, floor, np.full(n, 1e6 if cap_cpm is None else cap_cpm), at)
+    cap = np.full(n, 1e6 if cap_cpm is None else cap_cpm)
+    return Terms(value, floor, cap, at, value_per_conversion or 0.0)
 
 
 def bids_of(scorer: Scorer, columns: RawColumns, terms: Terms) -> Doubles:
     """What the artifact bids on these terms without pacing, (n,), CPM; 0 = no bid."""
     n = len(terms.value_per_click)
     found = {"bid_cpm": array("d", bytes(8 * n))}
-    prices = {
+    prices: dict[str, Any] = {
         "value_per_click": terms.value_per_click,
         "floor_cpm": terms.floor_cpm,
         "cap_cpm": terms.cap_cpm,
         "pacing_multiplier": 1.0,
         "auction_type": terms.auction_type,
     }
+    if terms.value_per_conversion > 0.0 and "cvr" in scorer.parts:
+        prices["value_per_conversion"] = terms.value_per_conversion
     scorer.score_many({**columns, **prices}, found)
     return np.frombuffer(found["bid_cpm"])
 
 
-def true_value_cpm(log: pd.DataFrame, pctr: Doubles, terms: Terms) -> Doubles:
-    """What an impression is worth, (n,), CPM: by `true_pctr` where the log knows it, else by the model's `pctr`."""
+def true_value_cpm(log: pd.DataFrame, pctr: Doubles, terms: Terms, pcvr: Doubles | None = None) -> Doubles:
+    """What an impression is worth, (n,), CPM: by `true_pctr` and `true_pcvr` where the log knows them, else by the
+    model's; conversions count for a model that predicts them."""
     true_pctr = log["true_pctr"].to_numpy(dtype=np.float64) if "true_pctr" in log else pctr
-    return 1000.0 * true_pctr * terms.value_per_click
+    if pcvr is not None and "true_pcvr" in log:
+        pcvr = log["true_pcvr"].to_numpy(dtype=np.float64)
+    return terms.value_cpm(true_pctr, pcvr)
 
 
 def evaluate_money(
-    pctr: Doubles, bid_cpm: Doubles, log: pd.DataFrame, terms: Terms, market: Market
+    pctr: Doubles,
+    bid_cpm: Doubles,
+    log: pd.DataFrame,
+    terms: Terms,
+    market: Market,
+    *,
+    pcvr: Doubles | None = None,
 ) -> dict[str, dict[str, float]]:
     """Surplus of policies in the same auctions: ours, the oracle, truthful bidding, the best constant shade.
 
-    `pctr` and `bid_cpm` (n,) are the artifact's. The value of an impression is `true_value_cpm`; shading and truthful
+    `pctr`, `bid_cpm`, `pcvr` (n,) are the artifact's. An impression is worth `true_value_cpm`; shading and truthful
     policies use the model's pctr as the bidder would. Per policy: `surplus_cpm` (per 1,000 auctions, with
     `surplus_ci95_cpm`, half a 95 % interval), `of_oracle`, `win_rate`, `spend_cpm`, `mean_bid_cpm`. The best constant
     shade is chosen on these very auctions, in hindsight.
     """
-    value = true_value_cpm(log, pctr, terms)
-    believed = 1000.0 * pctr * terms.value_per_click
+    value = true_value_cpm(log, pctr, terms, pcvr)
+    believed = terms.value_cpm(pctr, pcvr)
     judge = _Judge(value, market, sample_weights(log))
     shades = [judge(_constant_shade(believed, shade, terms)) for shade in _SHADES]
     best = int(np.argmax([scores["surplus_cpm"] for scores in shades]))

@@ -78,7 +78,7 @@ def importance_in_money(
     assert found.pctr is not None
     assert found.curve is not None
     market: Market = BelievedMarket(found.curve, at) if market_of is None else market_of(some)
-    value = true_value_cpm(some, found.pctr, at)
+    value = true_value_cpm(some, found.pctr, at, found.pcvr)
     whole = market.surplus_cpm(value, bids_of(scorer, cells, at))
     w = sample_weights(some)
     w = np.ones(len(rows)) if w is None else w

@@ -20,8 +20,9 @@ from bidml.certify import DEFAULT_EVALUATORS, Certificate, certify
 from bidml.errors import ConfigError
 from bidml.export import model_bytes, write_model
 from bidml.features import RawColumns, raw_columns
-from bidml.fit import ClickModel, MarketPriceObservations, WinRateModel
+from bidml.fit import ClickModel, ConversionModel, MarketPriceObservations, WinRateModel
 from bidml.fit.crew import ALONE, Crew
+from bidml.fit.maturity import Maturity, latest_seconds
 from bidml.fit.refresh import at_traffic_level, refresh_clicks, refresh_win_curve
 from bidml.fit.win_rate import curve_of
 from bidml.log import sample_weights
@@ -82,7 +83,9 @@ def train(
     with stages("evaluate on held-out auctions"):
         sample = self_check_sample(test_columns)
         draft = Scorer(parse_artifact(model_bytes(blueprint, self_check_of(blueprint, sample))))
-        metrics, predictions = evaluate_models(draft, config, data.test, test_columns, market_of)
+        metrics, predictions = evaluate_models(
+            draft, config, data.test, test_columns, market_of, maturity=maturity_of(config, data)
+        )
     blueprint = replace(blueprint, metrics=metrics)
     with stages("certify"):
         model = model_bytes(blueprint, self_check_of(blueprint, sample))
@@ -111,7 +114,7 @@ def fit_models(
     (`fit.refresh`). With a `crew`, and without a champion, on the training sides of all ranks. Raises `ConfigError` for
     a champion of other features or without a model that `config` names.
     """
-    ctr = win = None
+    ctr = win = cvr = None
     if champion is not None:
         _check_champion(champion, config, data)
     if ModelPart.WIN in config.models:
@@ -120,10 +123,14 @@ def fit_models(
     if ModelPart.CTR in config.models:
         with stages("fit the CTR model"):
             ctr = _fit_clicks(config, data, win or known_win, champion.ctr if champion else None, crew)
+    if config.cvr is not None:
+        with stages("fit the CVR model"):
+            cvr = conversions_of(config, data, champion)
     return Blueprint(
         spec=data.spec,
         ctr=ctr,
         win=win,
+        cvr=cvr,
         currency=data.currency,
         default_auction_type=config.pricing.default_auction_type,
         provenance={
@@ -214,6 +221,48 @@ def _fit_clicks(
         sample_weight=sample_weights(log),
         crew=crew,
     )
+
+
+def conversions_of(config: TrainConfig, data: TrainingData, champion: Blueprint | None) -> CtrBlueprint:
+    """A champion's CVR model stays between full fits, for new conversions are few and young; else it is fitted."""
+    if champion is not None and champion.cvr is not None:
+        return champion.cvr
+    return fit_conversions(config, data)
+
+
+def fit_conversions(config: TrainConfig, data: TrainingData) -> CtrBlueprint:
+    """The CVR model of [cvr], on the clicks of the training side, as known at the end of the whole log.
+
+    Raises `DataError` for clicks or conversions without times, and where there are too few of either.
+    """
+    assert config.cvr is not None
+    clicks = data.train[data.train["clicked"].to_numpy(dtype=bool)]
+    clicked = ClickModel(
+        data.spec,
+        preset=config.cvr.preset,
+        calibration=config.cvr.calibration,
+        random_state=config.random_state,
+        n_jobs=config.n_threads,
+    )
+    model = ConversionModel(
+        data.spec,
+        window=config.cvr.window,
+        model=clicked,
+        rounds=config.cvr.rounds,
+        min_maturity=config.cvr.min_maturity,
+    )
+    written = max(latest_seconds(data.train), latest_seconds(data.test))
+    model.fit(clicks, clicks["converted"], as_of=pd.Timestamp(written, unit="s", tz="UTC"))
+    return model.to_blueprint()
+
+
+def maturity_of(config: TrainConfig, data: TrainingData) -> Maturity | None:
+    """The arrival of conversions in the whole log; None without [cvr]."""
+    if config.cvr is None:
+        return None
+    names = ["timestamp", "clicked", "click_timestamp", "converted", "conversion_timestamp"]
+    tables = (table[[name for name in names if name in table]] for table in (data.train, data.test))
+    return Maturity.of(pd.concat(tables, ignore_index=True), config.cvr.window)
 
 
 def self_check_sample(columns: RawColumns) -> dict[str, Any]:

@@ -36,6 +36,10 @@ def _same_kind(checks: Checks, new_model: Judged, old_model: Judged | None, test
         checks.note(
             "parts", parts[0] == parts[1], str(parts[0]), f"{parts[1]}: CTR, win curve, as the champion"
         )
+        if old.cvr is not None:  # line items that pay for conversions would stop
+            checks.note(
+                "CVR model", new.cvr is not None, str(new.cvr is not None), "there, as the champion's"
+            )
         at = new.default_auction_type
         wanted = old.default_auction_type
         checks.note("default auction type", at == wanted, str(int(at)), f"{int(wanted)}, as the champion")
@@ -106,6 +110,8 @@ def _unseen_shares(model: Judged, feature: str) -> dict[str, float]:
 
 def _heads(blueprint: Blueprint) -> dict[str, Head]:
     heads = {"CTR": blueprint.ctr.head} if blueprint.ctr is not None else {}
+    if blueprint.cvr is not None:
+        heads |= {"CVR": blueprint.cvr.head}
     if blueprint.win is not None:
         heads |= {"win location": blueprint.win.location, "win slope": blueprint.win.log_slope}
     return heads

@@ -30,6 +30,7 @@ class Judged:
         self._codes: dict[str, tuple[Any, Any]] = like._codes if like is not None and same else {}
         found = predict(scorer, self.columns)
         self.pctr: Doubles | None = found.pctr
+        self.pcvr: Doubles | None = found.pcvr
         self.curve: WinCurve | None = found.curve
 
     def codes(self, name: str) -> tuple[npt.NDArray[np.int64], Any]:

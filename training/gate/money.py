@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 
 from bidml.errors import ConfigError
 from bidml.train.config import PricingConfig
-from bidml.train.evaluate import terms_of
+from bidml.train.evaluate import Terms, terms_of
 from training.config import GateConfig
 from training.gate.judged import Judged
 from training.gate.verdict import Checks
@@ -31,12 +32,15 @@ def check_money(
     terms = terms_of(
         test,
         value_per_click=pricing.value_per_click,
+        value_per_conversion=pricing.value_per_conversion,
         cap_cpm=pricing.cap_cpm,
         auction_type=pricing.default_auction_type,
     )
     if terms is None:
         raise ConfigError(
-            "the gate knows what a click is worth", value=None, remedy="set train.pricing.value_per_click"
+            "the gate knows what a click or a conversion is worth",
+            value=None,
+            remedy="set train.pricing.value_per_click or value_per_conversion",
         )
     new = new_model.bids(terms)
     no_bid = float((new <= 0.0).mean())
@@ -68,9 +72,9 @@ def check_money(
         for model, bids in ((new_model, new), (old_model, old))
         if model.pctr is not None and model.curve is not None
     ]
-    lift = Referee(test, terms, opinions, stands_for=old_model.stands_for(test)).lift(
-        new, old, confidence=config.confidence, rng=rng
-    )
+    lift = Referee(
+        test, _click_terms(terms, new_model, old_model), opinions, stands_for=old_model.stands_for(test)
+    ).lift(new, old, confidence=config.confidence, rng=rng)
     least = config.min_surplus_lift
     checks.note(
         "surplus, relative to the champion's",
@@ -79,3 +83,15 @@ def check_money(
         f"certainly at least {least:+.1%}",
         lift,
     )
+
+
+def _click_terms(terms: Terms, new: Judged, old: Judged) -> Terms:
+    """The referee speaks clicks: what one is worth with its conversions, at the mean of both models' rates.
+
+    Whether a rate is right is judged by the conversions themselves (`training.gate.probability`), which are too few for
+    money.
+    """
+    if new.pcvr is None or old.pcvr is None or not terms.value_per_conversion > 0.0:
+        return terms
+    pcvr = 0.5 * (new.pcvr + old.pcvr)
+    return replace(terms, value_per_click=terms.value_per_click + pcvr * terms.value_per_conversion)

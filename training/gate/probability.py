@@ -18,6 +18,7 @@ from training.gate.verdict import Check, Checks
 from training.mixture import fit_mixture
 
 CTR: Final = "CTR"
+CVR: Final = "CVR"
 WIN_RATE: Final = "win rate"
 _SEGMENT_ERROR: Final = 0.001  # chance that any segment of a sound model is taken for wrong
 _DRAWS: Final = 2000
@@ -42,7 +43,8 @@ class Segments:
 class Forecasts:
     """Of events `y` (n,): the challenger's probabilities `new`, the champion's `old`, (n,) each, None without one.
 
-    `segments`: by category feature. `weight` (n,): for how many rows each stands.
+    `segments`: by category feature. `weight` (n,): for how many rows each stands. `few`: events are so few that only
+    what is certain refuses.
     """
 
     what: str
@@ -51,6 +53,7 @@ class Forecasts:
     old: Doubles | None
     segments: Mapping[str, Segments]
     weight: Doubles
+    few: bool = False
 
     def counts(self, sums: Callable[[Doubles], Any] = np.sum) -> tuple[Any, Any, Any]:
         """(events, expected by the challenger, by the champion), summed by `sums`, in units of the mean event's weight.
@@ -81,10 +84,11 @@ def _log_loss(checks: Checks, f: Forecasts, config: GateConfig, rng: np.random.G
     base_losses = f.weight * _log_losses(f.y, np.full(len(f.y), rate))
     base = float(base_losses.mean())
     reference = np.full(len(f.y), base) if f.old is None else f.weight * _log_losses(f.y, f.old)
-    limit = config.max_log_loss_increase if f.what == CTR else config.max_win_log_loss_increase
+    limit = config.max_win_log_loss_increase if f.what == WIN_RATE else config.max_log_loss_increase
     change = block_interval(lambda a, b: a / b - 1.0, loss, reference, confidence=config.confidence, rng=rng)
-    if f.old is None:
-        name, bound = f"{f.what} log loss, relative to the base rate", f"not certainly above +{limit:.1%}"
+    if f.old is None or f.few:
+        against = "base rate" if f.old is None else "champion"
+        name, bound = f"{f.what} log loss, relative to the {against}", f"not certainly above +{limit:.1%}"
         checks.note(name, change.low <= limit, change.value, bound, change)
         return
     name, bound = f"{f.what} log loss, relative to the champion", f"certainly at most +{limit:.1%}"
@@ -129,9 +133,10 @@ def _level(checks: Checks, f: Forecasts, config: GateConfig) -> None:
         evidence = _speaks_for(by_champion, expected, events)
         beyond = beyond and bool(evidence >= -np.log(1.0 - config.confidence))
         nearer = ", the champion being nearer"
+    low_end, high_end = (ratio.high, ratio.low) if f.few else (ratio.value, ratio.value)
     checks.note(
         f"{f.what} calibration",
-        not beyond and 1.0 / most <= ratio.value <= most,
+        not beyond and 1.0 / most <= low_end and high_end <= most,
         ratio.value,
         f"within a factor {most:g}, and not certainly beyond {tolerance:g}{nearer}",
         ratio,

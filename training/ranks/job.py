@@ -56,9 +56,16 @@ def ranks_of(rank: int | None, machines: str | None, patience: Patience) -> Rank
 def crew_of(
     ranks: Ranks | None, config: RetrainConfig, window: Window, *, code: str
 ) -> AbstractContextManager[Crew]:
-    """The crew of one job, once all ranks have met; without `ranks` this process alone."""
+    """The crew of one job, once all ranks have met; without `ranks` this process alone.
+
+    Raises `ConfigError` for a section [cvr]: conversions are few, and one machine fits them.
+    """
     if ranks is None:
         return nullcontext(ALONE)
+    if config.train.cvr is not None:
+        raise ConfigError(
+            "a CVR model is fitted by one machine", value="[train.cvr]", remedy="leave the section out"
+        )
     return meet(ranks.rank, ranks.machines, about(config, window, code=code), ranks.patience)
 
 
@@ -119,4 +126,4 @@ def help_along(
 
 def order_of_parts(config: TrainConfig) -> list[ModelPart]:
     """The win curve first: clicks are weighted by it."""
-    return sorted(config.models, key=lambda part: part is not ModelPart.WIN)
+    return sorted(config.parts, key=lambda part: part is not ModelPart.WIN)
