@@ -11,6 +11,7 @@
 #endif
 
 #include "batch.h"
+#include "deals.h"
 #include "engine_from_python.h"
 #include "gil.h"
 #include "telemetry_to_python.h"
@@ -63,6 +64,7 @@ std::shared_ptr<const Model> model_of(nb::handle blueprint, nb::list rates, std:
   model->extractor = std::make_unique<Extractor>(
       sources, text_attribute(blueprint.attr("spec"), "timestamp_ms_source"));
   model->dict_reader = std::make_unique<DictReader>(model->extractor->plan());
+  model->deal_reader = std::make_unique<const DealReader>();
 
   const nb::object ctr = blueprint.attr("ctr"), cvr = blueprint.attr("cvr"), win = blueprint.attr("win");
   nb::list heads;
@@ -247,6 +249,32 @@ PyObject* scorer_best(PyObject* self, PyObject* const* args, Py_ssize_t n) {
   return Py_BuildValue("(nd)", best.index, best.bid_cpm);
 }
 
+template <bool is_json>
+PyObject* scorer_decide_deal(PyObject* self, PyObject* const* args, Py_ssize_t n) {
+  Scorer& scorer = *nb::inst_ptr<Scorer>(nb::handle(self));
+  Py_ssize_t imp;
+  if (n < 2) {
+    PyErr_SetString(PyExc_TypeError, "the arguments are (request, line, imp=0)");
+    return nullptr;
+  }
+  LineItem* line = line_item_of(args[1], scorer);
+  if (!line || !imp_index_of(args, n, &imp)) return nullptr;
+  Telemetry& telemetry = scorer.telemetry;
+  const bool is_due = telemetry.is_due();
+  const uint64_t start = is_due ? ticks() : 0;
+  FeatureCounts* look = is_due ? &telemetry.features : nullptr;
+  Trace trace;
+  Offer offer;
+  const auto use = [&](const auto& request) { offer = decide_deal(*scorer.model, request, *line, trace, look); };
+  if (!BIDML_WITH_REQUEST(is_json, args[0], imp, use)) return nullptr;
+  const Decision& d = offer.decision;
+  telemetry.count(d.reason, d.bid_cpm, d.optimum_cpm, trace.pctr, trace.pcvr);
+  if (is_due) telemetry.took(start);
+  if (raise_if_strict(scorer, d.reason)) return nullptr;
+  const char* id = offer.bids() && offer.deal >= 0 ? line->deals[size_t(offer.deal)].c_str() : nullptr;
+  return Py_BuildValue("(diz)", d.bid_cpm, static_cast<int>(d.reason), id);
+}
+
 template <class Function>
 PyCFunction slot(Function function) {
   return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
@@ -268,6 +296,12 @@ PyMethodDef hot_methods[] = {
      "decide_json(request, line, imp=0, /) -> (bid_cpm, reason)\n\nLike bid_json, with the NoBidReason as an int."},
     {"best_json", slot(scorer_best<true>), METH_FASTCALL,
      "best_json(request, lines, imp=0, /) -> (index, bid_cpm)\n\nLike best, for the bytes of a request."},
+    {"decide_deal", slot(scorer_decide_deal<false>), METH_FASTCALL,
+     "decide_deal(request, line, imp=0, /) -> (bid_cpm, reason, deal)\n\nLike decide, for a line item with deals: of the "
+     "open auction and the deals of imp.pmp that it names, the offer of the highest expected surplus; deal is the id to "
+     "answer with, None for the open auction."},
+    {"decide_deal_json", slot(scorer_decide_deal<true>), METH_FASTCALL,
+     "decide_deal_json(request, line, imp=0, /) -> (bid_cpm, reason, deal)\n\nLike decide_deal, for the bytes of a request."},
     {nullptr, nullptr, 0, nullptr}};
 
 // nanobind's own, which lets a std::bad_alloc pass into CPython; what it had allocated is lost then.
@@ -431,7 +465,8 @@ int slot_below(nb::handle slot, int n) {
 
 // Not by calling the type: nanobind would allocate where nothing catches a std::bad_alloc.
 nb::object line_item(Scorer& scorer, nb::list categories, nb::list numbers, double value_per_click, double cap_cpm,
-                     double pacing_multiplier, double value_per_conversion, double value_per_impression_cpm) {
+                     double pacing_multiplier, double value_per_conversion, double value_per_impression_cpm,
+                     nb::list deals) {
   nb::object made = nb::inst_alloc(nb::handle(reinterpret_cast<PyObject*>(line_item_type)));
   LineItem* line = new (nb::inst_ptr<LineItem>(made)) LineItem();
   nb::inst_mark_ready(made);
@@ -456,6 +491,7 @@ nb::object line_item(Scorer& scorer, nb::list categories, nb::list numbers, doub
   line->value_per_click = value_per_click;
   line->value_per_conversion = value_per_conversion;
   line->value_per_impression_cpm = value_per_impression_cpm;
+  for (nb::handle deal : deals) line->deals.emplace_back(nb::cast<std::string_view>(deal));
   line->cap_cpm = cap_cpm;
   line->pacing_multiplier = pacing_multiplier;
   return made;
@@ -549,5 +585,6 @@ NB_MODULE(_native, m) {
   constants["HALLEY_STEPS"] = kHalleySteps;
   constants["MAX_FEATURES"] = kMostNumbers;
   constants["REASONS"] = kReasons;
+  constants["MAX_DEALS"] = int(kMostDeals);
   m.attr("CONSTANTS") = constants;
 }

@@ -244,6 +244,7 @@ bool DictReader::read_by(Lookup& lookup, PyObject* request, Imp imp, std::string
   objects[RequestPlan::kRoot] = request;
   found.imps = Imps::none;
   found.currency_accepted = true;
+  found.n_elements = 0;
   const size_t n_containers = plan_.n_containers();
   for (size_t i = 0; i < n_containers; ++i) {
     const RequestPlan::Container& c = plan_.container(i);
@@ -272,8 +273,12 @@ bool DictReader::read_by(Lookup& lookup, PyObject* request, Imp imp, std::string
         value = imp.given;
       } else if (key->access != Access::field) {
         const bool is_list = value != nullptr && PyList_Check(value);
-        const Py_ssize_t at = key->access == Access::imp ? imp.index : 0;
+        Py_ssize_t at = key->access == Access::imp ? imp.index : 0;
         if (key->access == Access::imp && is_list) found.imps = Imps::no_such_object;
+        if (key->access == Access::element) {
+          at = imp.element;
+          found.n_elements = is_list ? size_t(PyList_GET_SIZE(value)) : 0;
+        }
         value = is_list && at >= 0 && at < PyList_GET_SIZE(value) ? lookup.item_of(value, at) : nullptr;
       }
       objects[key->child] = value != nullptr && PyDict_Check(value) ? value : nullptr;

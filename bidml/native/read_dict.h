@@ -65,7 +65,8 @@ class DictReader {
   // Which impression: an element of the list "imp", or a given object.
   struct Imp {
     Py_ssize_t index;
-    PyObject* given;  // a dict, or null
+    PyObject* given;         // a dict, or null
+    Py_ssize_t element = 0;  // of the list of `Access::element`
   };
 
   // Sets all of `found` from `request`, a dict. False: nothing is known, call `read_held`.

@@ -44,8 +44,9 @@ double nearest(Text begin, Text end) noexcept {
 // A reader of one request.
 class Reader {
  public:
-  Reader(const RequestPlan& plan, Text end, ptrdiff_t imp, std::string_view currency, Found& found) noexcept
-      : plan_(plan), end_(end), imp_(imp), currency_(currency), found_(found) {}
+  Reader(const RequestPlan& plan, Text end, ptrdiff_t imp, ptrdiff_t element, std::string_view currency,
+         Found& found) noexcept
+      : plan_(plan), end_(end), imp_(imp), element_(element), currency_(currency), found_(found) {}
 
   // p: after the brace of an object that is container `number`.
   Text object(Text p, size_t number, size_t depth) noexcept {
@@ -116,12 +117,13 @@ class Reader {
   void forget(const RequestPlan::Key& key) noexcept {
     clear(key.child);
     if (key.access == Access::imp) found_.imps = Imps::none;
+    if (key.access == Access::element) found_.n_elements = 0;
   }
 
   // p: after the bracket of a list of which one element may be opened.
   Text elements(Text p, const RequestPlan::Key& key, size_t depth) noexcept {
     if (depth >= kDeepestJson) return nullptr;
-    const ptrdiff_t opened = key.access == Access::imp ? imp_ : 0;
+    const ptrdiff_t opened = key.access == Access::imp ? imp_ : key.access == Access::element ? element_ : 0;
     if (key.access == Access::imp) found_.imps = Imps::no_such_object;
     p = after_space(p, end_);
     if (at(p, end_) == ']') return p + 1;
@@ -134,6 +136,7 @@ class Reader {
         p = skipped(p, depth + 1);
       }
       if (p == nullptr) return nullptr;
+      if (key.access == Access::element) found_.n_elements = size_t(i) + 1;
       p = after_space(p, end_);
       if (at(p, end_) == ']') return p + 1;
       if (at(p, end_) != ',') return nullptr;
@@ -187,7 +190,7 @@ class Reader {
 
   const RequestPlan& plan_;
   Text end_;
-  ptrdiff_t imp_;
+  ptrdiff_t imp_, element_;
   std::string_view currency_;
   Found& found_;
 };
@@ -271,7 +274,7 @@ Value Number::value() const noexcept {
 }  // namespace json
 
 bool read_json(const RequestPlan& plan, std::string_view bytes, ptrdiff_t imp, std::string_view currency,
-               Found& found) noexcept {
+               Found& found, ptrdiff_t element) noexcept {
   if (bytes.size() >= 3 && std::memcmp(bytes.data(), "\xEF\xBB\xBF", 3) == 0) bytes.remove_prefix(3);
   const char* end = bytes.data() + bytes.size();
   // All of a usual request comes from memory at once, instead of line by line as it is read.
@@ -279,7 +282,8 @@ bool read_json(const RequestPlan& plan, std::string_view bytes, ptrdiff_t imp, s
   for (size_t i = 0; i < bytes.size() && i < kUsual; i += 64) __builtin_prefetch(bytes.data() + i);
   found.imps = Imps::none;
   found.currency_accepted = true;
-  json::Reader reader(plan, end, imp, currency, found);
+  found.n_elements = 0;
+  json::Reader reader(plan, end, imp, element, currency, found);
   reader.clear(RequestPlan::kRoot);
   const char* p = json::after_space(bytes.data(), end);
   if (json::at(p, end) != '{') return false;

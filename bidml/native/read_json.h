@@ -20,8 +20,8 @@ namespace bidml {
 constexpr size_t kDeepestJson = 512;
 
 // Sets all of `found` from the bytes of a request whose impression `imp` (from 0) is auctioned. False: the bytes are
-// not JSON, or not an object. Texts in `found` point into the bytes.
+// not JSON, or not an object. Texts in `found` point into the bytes. `element`: which one of a list of `Access::element`.
 bool read_json(const RequestPlan& plan, std::string_view bytes, ptrdiff_t imp, std::string_view currency,
-               Found& found) noexcept;
+               Found& found, ptrdiff_t element = 0) noexcept;
 
 }  // namespace bidml

@@ -20,6 +20,7 @@ enum class Access : uint8_t {
   field,
   imp,         // a list: the child is the auctioned element
   first,       // a list: the child is its first element
+  element,     // a list: the child is one of its elements, that which the reader is asked for
   currencies,  // a list of currencies that bids may be in
 };
 

@@ -136,6 +136,7 @@ enum class Imps : uint8_t { none, no_such_object, found };
 struct Found {
   Imps imps = Imps::none;
   bool currency_accepted = true;
+  size_t n_elements = 0;  // of the last list of `Access::element` that was read
   bool is_open[kMostContainers];  // an object is there
   Value values[kMostLeaves];
 

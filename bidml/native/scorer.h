@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "deal_reader.h"
 #include "engine.h"
 #include "extract.h"
 #include "price.h"
@@ -31,6 +32,7 @@ struct Model {
   std::unique_ptr<const Engine> engine;
   std::unique_ptr<const Extractor> extractor;
   std::unique_ptr<const DictReader> dict_reader;
+  std::unique_ptr<const DealReader> deal_reader;
   // Slots of the request come before those of the line item, so that each side is encoded in one call.
   int n_numbers = 0, n_categories = 0;
   int n_request_numbers = 0;
@@ -45,6 +47,7 @@ struct Model {
 
 struct LineItem {
   std::shared_ptr<const Model> model;
+  std::vector<std::string> deals;  // ids it may buy by, for `decide_deal`
   RowBuffer row;  // its own features, encoded
   std::vector<uint16_t> missing, unseen;  // of its own features, as FeatureCounts numbers them
   double value_per_click = 0.0;  // after margin, as the next two
@@ -85,7 +88,6 @@ struct Terms {
     return read_floor(model, found.values[leaves.floor], found.values[leaves.floor_currency]);
   }
 
- private:
   // Absent or null is no floor. Anything else that is not a number ≥ 0 is garbage: no bid rather than a guess.
   Reason read_floor(const Model& model, const Value& floor, const Value& currency) noexcept {
     if (!floor.is_given()) return Reason::kBid;
@@ -98,6 +100,7 @@ struct Terms {
     return Reason::kBid;
   }
 
+ private:
   static double rate_of(const Value& currency, const Model& model) noexcept {
     TextScratch scratch;
     std::string_view code = "USD";  // OpenRTB's default for bidfloorcur
@@ -203,6 +206,19 @@ struct DictRequest {
   PyObject* object;
   Py_ssize_t imp;
 
+  // Element `i` of the impression's deals.
+  template <class Use>
+  void with_deal(const Model& model, Py_ssize_t i, Use&& use) const noexcept {
+    Found found;
+    if (model.deal_reader->dict().read(object, {imp, nullptr, i}, {}, found)) {
+      use(found);
+      return;
+    }
+    Held held;
+    model.deal_reader->dict().read_held(object, {imp, nullptr, i}, {}, found, held);
+    use(found);
+  }
+
   template <class Use>
   void with_found(const Model& model, Use&& use) const noexcept {
     if (!PyDict_Check(object)) return;
@@ -227,6 +243,12 @@ struct DictRequest {
 struct JsonRequest {
   std::string_view bytes;
   Py_ssize_t imp;
+
+  template <class Use>
+  void with_deal(const Model& model, Py_ssize_t i, Use&& use) const noexcept {
+    Found found;
+    if (read_json(model.deal_reader->plan(), bytes, imp, {}, found, i)) use(found);
+  }
 
   template <class Use>
   void with_found(const Model& model, Use&& use) const noexcept {

@@ -16,14 +16,16 @@ import random
 import threading
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from bidml.errors import ConfigError
 from bidml.score.following import FollowedLine, Following
 from bidml.score.scorer import LineItem, Scorer
 from bidml.score.staleness import Age
+
+Decision = TypeVar("Decision", bound=tuple[Any, ...])
 
 VERSION: Final = 1
 _STOP: Final = ""
@@ -73,12 +75,33 @@ class DecisionLog:
         if is_stale:
             return bidder.decide(request, line, imp)  # type: ignore[arg-type]
         decide = scorer.decide_json if _is_bytes(request) else scorer.decide
+        return self._noted(decide, scorer, request, bound, imp, generation)
+
+    def decide_deal(
+        self, bidder: Scorer | Following, request: object, line: LineItem | FollowedLine, imp: int = 0
+    ) -> tuple[float, int, str | None]:
+        """The same for `bidder.decide_deal`; the bytes of a request go to `decide_deal_json`."""
+        scorer, bound, generation, is_stale = _bound(bidder, line)
+        if is_stale:
+            return bidder.decide_deal(request, line, imp)  # type: ignore[arg-type]
+        decide = scorer.decide_deal_json if _is_bytes(request) else scorer.decide_deal
+        return self._noted(decide, scorer, request, bound, imp, generation)
+
+    def _noted(
+        self,
+        decide: Callable[..., Decision],
+        scorer: Scorer,
+        request: object,
+        line: LineItem,
+        imp: int,
+        generation: int | None,
+    ) -> Decision:
         if not self._is_sampled(request):
-            return decide(request, bound, imp)
-        before = (int(time.time()), bound.pacing_multiplier)
-        decision = decide(request, bound, imp)
-        if before == (int(time.time()), bound.pacing_multiplier):  # else it is not known which held
-            self._note(scorer, request, bound, imp, generation, before, decision)
+            return decide(request, line, imp)
+        before = (int(time.time()), line.pacing_multiplier)
+        decision = decide(request, line, imp)
+        if before == (int(time.time()), line.pacing_multiplier):  # else it is not known which held
+            self._note(scorer, request, line, imp, generation, before, decision)
         return decision
 
     def _is_sampled(self, request: object) -> bool:
@@ -100,7 +123,7 @@ class DecisionLog:
         imp: int,
         generation: int | None,
         held: tuple[int, float],
-        decision: tuple[float, int],
+        decision: tuple[Any, ...],
     ) -> None:
         try:
             if _is_bytes(request):
@@ -126,6 +149,8 @@ class DecisionLog:
                 "bid_cpm": decision[0].hex(),
                 "reason": decision[1],
             }
+            if len(decision) == 3:  # by deals
+                record |= {"deals": list(line.deals), "deal": decision[2]}
             self._waiting.put_nowait(json.dumps(record, separators=(",", ":")))
         except queue.Full:
             self._seen["dropped"] += 1

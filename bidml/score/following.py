@@ -112,6 +112,11 @@ class Following:
         version = self.version
         return version.decide(request, version.lines[line.key], imp)
 
+    def decide_deal(self, request: object, line: FollowedLine, imp: int = 0) -> tuple[float, int, str | None]:
+        """`Scorer.decide_deal` with the version in service."""
+        version = self.version
+        return version.decide_deal(request, version.lines[line.key], imp)
+
     def best(self, request: object, lines: Sequence[FollowedLine], imp: int = 0) -> tuple[int, float]:
         """`Scorer.best` with the version in service: one version for all lines."""
         version = self.version
@@ -128,9 +133,7 @@ class Following:
             return replace(why, bid_cpm=0.0, win_rate=float("nan"), reason=NoBidReason.STALE_MODEL)
         return why
 
-    def line_item(
-        self, *, cap_cpm: float, pacing_multiplier: float = 1.0, **terms: str | int | float
-    ) -> FollowedLine:
+    def line_item(self, *, cap_cpm: float, pacing_multiplier: float = 1.0, **terms: Any) -> FollowedLine:
         """`Scorer.line_item`, for this version and every later one; raises as that does.
 
         A later model that reads a field which this line item does not give is refused: give new fields before models

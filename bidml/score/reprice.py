@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -25,20 +25,23 @@ _LATEST: Final = 1e11  # seconds: the extractor's bound
 
 @dataclass(frozen=True, slots=True)
 class Repriced:
-    """What a decision was, `logged`, and what it is now, `found`: (bid in CPM, reason)."""
+    """What a decision was, `logged`, and what it is now, `found`: (bid in CPM, reason, deal).
 
-    logged: tuple[float, int]
-    found: tuple[float, int]
+    The deal is None but where `decide_deal` took one; `explanation` is of the open auction.
+    """
+
+    logged: tuple[float, int, str | None]
+    found: tuple[float, int, str | None]
     explanation: Explanation
 
     @property
     def is_equal(self) -> bool:
         """To the last bit."""
-        (a, b), (c, d) = self.logged, self.found
-        return (a.hex(), b) == (c.hex(), d)
+        (a, *logged), (b, *found) = self.logged, self.found
+        return (a.hex(), logged) == (b.hex(), found)
 
     def __str__(self) -> str:
-        (bid, reason), (now, reason_now) = self.logged, self.found
+        (bid, reason, _), (now, reason_now, _) = self.logged, self.found
         return (
             f"logged {bid!r} ({NoBidReason(reason).name.lower()}), now {now!r} "
             f"({NoBidReason(reason_now).name.lower()})"
@@ -56,10 +59,11 @@ class Repricer:
         """Raises `DataError` for a record that no `DecisionLog` wrote, `ArtifactError` without its artifact."""
         try:
             scorer = self._scorer(record["sha256"], record["rates"])
-            line = _line_item(scorer, record["line_item"])
+            by_deals = "deals" in record
+            line = _line_item(scorer, record["line_item"], record.get("deals", ()))
             imp = int(record["imp"])
             request = _request(record, scorer.spec.timestamp_ms_source)
-            logged = (float.fromhex(record["bid_cpm"]), int(record["reason"]))
+            logged = (float.fromhex(record["bid_cpm"]), int(record["reason"]), record.get("deal"))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(
                 f"a record is of a decision log, version {VERSION}",
@@ -67,8 +71,14 @@ class Repricer:
                 remedy="give a file that DecisionLog wrote",
             ) from None
         if isinstance(request, bytes):  # not JSON
-            return Repriced(logged, scorer.decide_json(request, line, imp), scorer.explain(None, line, imp))
-        return Repriced(logged, scorer.decide(request, line, imp), scorer.explain(request, line, imp))
+            nothing = (*scorer.decide_json(request, line, imp), None)
+            return Repriced(logged, nothing, scorer.explain(None, line, imp))
+        if by_deals:
+            return Repriced(
+                logged, scorer.decide_deal(request, line, imp), scorer.explain(request, line, imp)
+            )
+        found = (*scorer.decide(request, line, imp), None)
+        return Repriced(logged, found, scorer.explain(request, line, imp))
 
     def _scorer(self, sha256: str, rates: Mapping[str, str]) -> Scorer:
         key = (sha256, json.dumps(rates, sort_keys=True))
@@ -96,12 +106,13 @@ class Repricer:
         return self._scorers[key]
 
 
-def _line_item(scorer: Scorer, terms: Mapping[str, Any]) -> LineItem:
-    money = {name: float.fromhex(terms[name]) for name in ("value_per_click", "cap_cpm", "pacing_multiplier")}
+def _line_item(scorer: Scorer, terms: Mapping[str, Any], deals: Sequence[str]) -> LineItem:
+    names = ("value_per_click", "cap_cpm", "pacing_multiplier")
+    money: dict[str, Any] = {name: float.fromhex(terms[name]) for name in names}
     for name in AMOUNTS:
         if name in terms:  # older records know clicks only
             money[name] = float.fromhex(terms[name])
-    return scorer.bound_line_item(**money, **terms["fields"])
+    return scorer.bound_line_item(deals=deals, **money, **terms["fields"])
 
 
 def _request(record: Mapping[str, Any], timestamp_source: str) -> Any:

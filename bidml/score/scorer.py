@@ -9,14 +9,15 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import re
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from bidml.blueprint import Blueprint
-from bidml.contract import CVR_OUTPUTS, PRICE_OUTPUTS, AuctionType, FeatureSpec, NoBidReason
+from bidml.contract import CVR_OUTPUTS, MAX_DEALS, PRICE_OUTPUTS, AuctionType, FeatureSpec, NoBidReason
 from bidml.errors import ArtifactError, ConfigError, DataError
 from bidml.metadata import TOLERANCE, SelfCheck, difference
 from bidml.score import _native
@@ -32,6 +33,7 @@ LineItem = _native.LineItem
 PARTS = ("ctr", "win")  # of an artifact that prices, at least
 AMOUNTS = ("value_per_click", "value_per_conversion", "value_per_impression_cpm")  # of a line item
 _PER_CONVERSION = "value_per_conversion"
+_DEAL = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,256}")
 _ISAS = ("best", "scalar", "avx2", "avx512")
 
 
@@ -153,6 +155,7 @@ class Scorer(_native.NativeScorer):
         value_per_impression_cpm: float | None = None,
         margin: float = 0.0,
         pacing_multiplier: float = 1.0,
+        deals: Sequence[str] = (),
         **fields: str | int | float,
     ) -> LineItem:
         """What we may bid for: money terms, and the fields the model reads as `line_item.<field>`, encoded once.
@@ -160,7 +163,8 @@ class Scorer(_native.NativeScorer):
         An impression is worth value_per_impression_cpm + 1000 · pctr · (value_per_click + pcvr ·
         value_per_conversion): give one of these amounts, or several; the others are 0. They and `cap_cpm` are in the
         artifact's currency; `margin` in [0, 1) is kept off the value. Fields that the model does not read are kept in
-        `.fields`. `pacing_multiplier` may be set later at any time. Raises `ConfigError` for a missing field or an
+        `.fields`. `pacing_multiplier` may be set later at any time. `deals`: ids of `imp.pmp.deals` that it
+        may buy by, for `decide_deal`. Raises `ConfigError` for a missing field or an
         impossible amount, `ArtifactError` when the file cannot price, or predicts no conversions and shall pay for
         some.
         """
@@ -171,17 +175,23 @@ class Scorer(_native.NativeScorer):
                 remedy="train with [cvr], or state what a click is worth",
             )
         given = (value_per_click, value_per_conversion, value_per_impression_cpm)
-        return self._made(given, cap_cpm, margin, pacing_multiplier, fields)
+        return self._made(given, cap_cpm, margin, pacing_multiplier, deals, fields)
 
     def bound_line_item(
-        self, *, cap_cpm: float, margin: float = 0.0, pacing_multiplier: float = 1.0, **terms: Any
+        self,
+        *,
+        cap_cpm: float,
+        margin: float = 0.0,
+        pacing_multiplier: float = 1.0,
+        deals: Sequence[str] = (),
+        **terms: Any,
     ) -> LineItem:
         """`line_item`, also where this model predicts no conversions and is to pay for some: that never bids.
 
         For a line item that outlives a model; the reason is `NO_CONVERSION_MODEL`.
         """
         given = tuple(terms.pop(name, None) for name in AMOUNTS)
-        return self._made(given, cap_cpm, margin, pacing_multiplier, terms)
+        return self._made(given, cap_cpm, margin, pacing_multiplier, deals, terms)
 
     def _made(
         self,
@@ -189,6 +199,7 @@ class Scorer(_native.NativeScorer):
         cap_cpm: float,
         margin: float,
         pacing_multiplier: float,
+        deals: Sequence[str],
         fields: Mapping[str, str | int | float],
     ) -> LineItem:
         """`given`: the amounts of `AMOUNTS`."""
@@ -235,7 +246,9 @@ class Scorer(_native.NativeScorer):
             pacing_multiplier,
             of_conversion * (1.0 - margin),
             of_impression * (1.0 - margin),
+            _checked_deals(deals),
         )
+        line.deals = tuple(deals)
         line.fields = dict(fields)
         line.margin = margin
         return line
@@ -357,6 +370,17 @@ def _checked_rates(rates: Mapping[str, float] | None) -> list[tuple[str, float]]
                 remedy='for example {"EUR": 1.08}',
             )
     return [(code, float(rate)) for code, rate in (rates or {}).items()]
+
+
+def _checked_deals(deals: Sequence[str]) -> list[str]:
+    is_list = not isinstance(deals, str) and len(deals) <= MAX_DEALS
+    if not (is_list and all(isinstance(deal, str) and _DEAL.fullmatch(deal) for deal in deals)):
+        raise ConfigError(
+            f"deals are at most {MAX_DEALS} ids: text of 1 to 256 characters, no control characters",
+            value=deals,
+            remedy='for example deals=["PMP-1042"]',
+        )
+    return list(deals)
 
 
 def _checked_isa(isa: str) -> str:

@@ -22,9 +22,9 @@ class BoundLines(dict[int, LineItem]):
 
 
 class Version:
-    """One model in service. `bid`, `decide`, `best` are the scorer's own, or say no when the model has expired."""
+    """One model in service. Its calls are the scorer's own, or say no when the model has expired."""
 
-    __slots__ = ("age", "best", "bid", "born", "decide", "lines", "release", "scorer")
+    __slots__ = ("age", "best", "bid", "born", "decide", "decide_deal", "lines", "release", "scorer")
 
     def __init__(
         self, scorer: Scorer, release: Release, born: float, age: Age, count_stale: Callable[[], None]
@@ -36,11 +36,13 @@ class Version:
         self.lines = BoundLines()
         self.bid: Callable[..., float] = scorer.bid
         self.decide: Callable[..., tuple[float, int]] = scorer.decide
+        self.decide_deal: Callable[..., tuple[float, int, str | None]] = scorer.decide_deal
         self.best: Callable[..., tuple[int, float]] = scorer.best
         if age is Age.EXPIRED:
             stale = int(NoBidReason.STALE_MODEL)
             self.bid = _always(0.0, count_stale)
             self.decide = _always((0.0, stale), count_stale)
+            self.decide_deal = _always((0.0, stale, None), count_stale)
             self.best = _always((-1, 0.0), count_stale)
 
 

@@ -126,7 +126,7 @@ def test_a_logged_bid_is_priced_again_to_the_last_bit(
     (record,) = read_decisions([path / "log"])
     repriced = Repricer(path / "model.onnx")(record)
     assert repriced.is_equal, repriced
-    assert repriced.logged == decision
+    assert repriced.logged == (*decision, None)
 
 
 def test_a_request_without_a_time_is_priced_again_at_the_time_it_had(
