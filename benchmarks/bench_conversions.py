@@ -29,7 +29,7 @@ from bidml.score import Scorer
 from bidml.simulate import Market, simulate
 from bidml.train import parse_config, train
 
-VALUE_PER_CONVERSION = 40.0
+VALUE_PER_CONVERSION = 0.1  # an impression is then worth about 3 CPM, near what others pay
 CAP_CPM = 1e4
 CONSTANTS = np.geomspace(0.2, 5.0, 41)  # of the true mean rate
 
