@@ -19,7 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from robust import builds
+from robust import accepted_files, builds
+from robust import outcome as outcome_module
 from robust.builds import Build
 from robust.faults import number_of
 from robust.outcome import WHOLE, Effort, Outcome, Share
@@ -54,12 +55,16 @@ class Run:
             *("--share", f"{self.share.index}/{self.share.of}", "--seed", str(seed)),
         ]
 
-    def outcome(self, seed: int) -> tuple[Outcome, float]:
-        """What the process reports, and its seconds. Dying is a finding; not beginning is an error."""
+    def again(self, seed: int) -> str:
+        """The command that makes the attack once more."""
+        effort = f" --{self.effort}" if self.effort in (Effort.CI, Effort.LONG) else ""
+        return f'python -m robust{effort} --seed {seed} --only "{self.attack.name}"'
+
+    def outcome(self, seed: int) -> Outcome:
+        """What the process reports. Dying is a finding; not beginning is an error."""
         environment = self.build.process_environment(self.attack.preload)
         if self.fault and not self.fault.startswith(PYTHON):
             environment["BIDML_FAULT"] = str(number_of(self.fault))
-        started = time.monotonic()
         found = Outcome()
         try:
             process = subprocess.run(
@@ -73,7 +78,7 @@ class Run:
             )
         except subprocess.TimeoutExpired:
             found.broke(f"it did not end within {_TIMEOUT_S[self.effort]} s")
-            return found, time.monotonic() - started
+            return found
         if _STARTED not in process.stdout or process.returncode == _COULD_NOT_TRY:
             raise RuntimeError(f"{self.name} could not be tried: {process.stderr[-2_000:]}")
         for line in process.stdout.splitlines():
@@ -85,7 +90,7 @@ class Run:
             found.broke(f"exit code {process.returncode}: {_last_words(process.stderr)}")
         elif not found.trials and not self.fault:
             found.broke("it tried nothing")
-        return found, time.monotonic() - started
+        return found
 
 
 def _last_words(text: str) -> str:
@@ -103,7 +108,9 @@ def main() -> int:
     effort.add_argument("--long", action="store_const", dest="effort", const=Effort.LONG, help="hours")
     parser.add_argument("--only", nargs="*", default=[], help="names of attacks")
     parser.add_argument("--list", action="store_true", help="the attacks, their builds and twins")
-    parser.add_argument("--twins", action="store_true", help="only the broken twins")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--twins", action="store_true", help="only the broken twins")
+    which.add_argument("--no-twins", action="store_true", help="only the runtime as it is")
     parser.add_argument("--table", type=Path, help="write the results to a file, in Markdown")
     parser.add_argument("--seed", type=int, default=0, help="default: the day in the long lane, else 1")
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
@@ -118,7 +125,8 @@ def main() -> int:
         return _attack_here(options.run, options.effort, options.fault, share, options.seed)
     seed = options.seed or (int(time.time()) // 86_400 if options.effort is Effort.LONG else 1)
     chosen = [attack for attack in ATTACKS if not options.only or attack.name in options.only]
-    runs = [run for attack in chosen for run in _runs(attack, options.effort, twins_only=options.twins)]
+    runs = [run for attack in chosen for run in _runs(attack, options.effort)]
+    runs = [run for run in runs if not (options.no_twins if run.fault else options.twins)]
     if not runs or not {attack.name for attack in chosen} >= set(options.only):
         parser.error(f"an attack is one of {[attack.name for attack in ATTACKS]}")
     if options.list:
@@ -128,17 +136,20 @@ def main() -> int:
 
 
 def _lane(runs: list[Run], seed: int, jobs: int, table: Path | None) -> int:
+    if any(run.attack.module == "robust.hostile_files" for run in runs):
+        accepted_files.forget()
     started = time.monotonic()
+    needed = {run.build.name: run.build for run in runs}
+    builds.make(*needed.values(), jobs=jobs)
+    print(
+        f"built {', '.join(needed)} in {time.monotonic() - started:.0f} s, {_cpu_s():.0f} s of processor time"
+    )
+    print(f"{'attack':<72}{'trials':>14}{'cpu s':>7}  result", flush=True)
     with ThreadPoolExecutor(jobs) as pool:
-        for name, seconds in pool.map(_built, {run.build.name for run in runs}):
-            print(f"built {name} in {seconds:.0f} s", flush=True)
-        print(f"{'attack':<72}{'trials':>14}{'s':>6}  result", flush=True)
         results = list(pool.map(lambda run: _report(run, seed), runs))
     n_wrong = sum(not as_wanted for as_wanted, _ in results)
-    seconds = time.monotonic() - started
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     print(
-        f"{len(runs)} runs in {seconds:.0f} s, {used.ru_utime + used.ru_stime:.0f} s of processor time; "
+        f"{len(runs)} runs in {time.monotonic() - started:.0f} s, {_cpu_s():.0f} s of processor time; "
         f"{n_wrong} not as they should be",
         flush=True,
     )
@@ -147,31 +158,32 @@ def _lane(runs: list[Run], seed: int, jobs: int, table: Path | None) -> int:
     return min(n_wrong, 1)
 
 
-def _built(name: str) -> tuple[str, float]:
-    started = time.monotonic()
-    builds.make(builds.BUILDS[name])
-    return name, time.monotonic() - started
+def _cpu_s(*, of_this_process: bool = False) -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    mine = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime + of_this_process * (mine.ru_utime + mine.ru_stime)
 
 
-def _runs(attack: Attack, effort: Effort, *, twins_only: bool) -> list[Run]:
+def _runs(attack: Attack, effort: Effort) -> list[Run]:
     shares = [Share(i, attack.n_shares) for i in range(attack.n_shares)]
     found = [Run(attack, attack.build, effort, share=share) for share in shares]
     found += [Run(attack, build, effort.lower) for build in attack.other_builds]
     twins = [Run(attack, build, Effort.SHORT, fault) for build, fault in attack.twins]
-    return twins if twins_only else found + twins
+    return found + twins
 
 
 def _report(run: Run, seed: int) -> tuple[bool, str]:
     """Whether the run went as it should, and its row of the table."""
-    outcome, seconds = run.outcome(seed)
+    outcome = run.outcome(seed)
     as_wanted = (outcome.n_found > 0) == bool(run.fault)
     result = ("NOT CAUGHT", "caught")[as_wanted] if run.fault else ("BROKEN", "holds")[as_wanted]
     notes = "; ".join([result, *([] if run.fault else outcome.notes)])
-    lines = [f"{run.name:<72}{outcome.trials:>14,}{seconds:>6.0f}  {notes}"]
-    lines += [] if as_wanted else [f"    {what}" for what in outcome.found]
+    lines = [f"{run.name:<72}{outcome.trials:>14,}{outcome.cpu_s:>7.0f}  {notes}"]
+    if not as_wanted:
+        lines += [f"    {what}" for what in outcome.found] + [f"    again: {run.again(seed)}"]
     print("\n".join(lines), flush=True)
     what = run.fault.removeprefix(PYTHON) or "the runtime as it is"
-    row = f"| {run.attack.name} | {run.build.name} | {what} | {outcome.trials:,} | {notes} |\n"
+    row = f"| {run.attack.name} | {run.build.name} | {what} | {outcome.trials:,} | {outcome.cpu_s:.0f} | {notes} |\n"
     return as_wanted, row
 
 
@@ -181,6 +193,8 @@ def _attack_here(module: str, effort: Effort, fault: str, share: Share, seed: in
     attack = importlib.import_module(module)
     if fault.startswith(PYTHON):
         attack.TWINS[fault]()
+    if not fault:
+        outcome_module.KEPT = builds.HOME / "found" / f"{module}-{seed}-{share.index}"
     print(_STARTED, flush=True)
     rng = np.random.default_rng([seed, share.index])
     parts = (share,) if share.of > 1 else ()
@@ -189,7 +203,8 @@ def _attack_here(module: str, effort: Effort, fault: str, share: Share, seed: in
     except builds.CompilationError as error:
         print(error, file=sys.stderr)
         return _COULD_NOT_TRY
-    report = {key: getattr(outcome, key) for key in ("trials", "n_found", "found", "notes")}
+    outcome.cpu_s = _cpu_s(of_this_process=True)
+    report = {key: getattr(outcome, key) for key in ("trials", "n_found", "found", "notes", "cpu_s")}
     print(_MARK + json.dumps(report), flush=True)
     if fault:  # a broken runtime need not end well
         os._exit(0)

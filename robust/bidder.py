@@ -28,12 +28,12 @@ class Bidder:
             decision = self.scorer.decide(request, self.line, imp)
             self.n_bids += decision[0] > 0.0
         except BaseException as error:
-            self.outcome.broke(f"{what()}: {error!r}")
+            self.outcome.broke(f"{what()}: {error!r}", repr(request))
             return
         terms = terms_of(request, imp, "USD", RATES, 1)
         broken = violation(decision, terms, cap_cpm=CAP_CPM, value_cpm=VALUE_CPM)
         if broken:
-            self.outcome.broke(f"{what()}: {broken}")
+            self.outcome.broke(f"{what()}: {broken}", repr(request))
 
     def survive(self, request: Any, imp: int = 0, *, what: str) -> None:
         """One trial on what foreign code decides: no exception, and nothing outside cap."""

@@ -17,10 +17,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from robust.builds import BUILDS, ROOT, Build, make
+from robust.builds import GCOV, ROOT, make
 
-GCOV = Build("gcov", "--coverage -fno-inline", more_options="-O0")
-BUILDS[GCOV.name] = GCOV
 TESTS = (
     *("tests/score", "tests/pricing/test_native_price.py", "tests/export/test_golden.py"),
     *("tests/export/test_export.py", "tests/training/test_publication.py", "tests/native/test_engine.py"),
@@ -30,7 +28,7 @@ NATIVE = ("engine_from_python.cc", "validate.cc", "price.h", "scorer.h")
 
 def main() -> int:
     make(GCOV)
-    for counts in GCOV.home.rglob("*.gcda"):
+    for counts in GCOV.objects.glob("*.gcda"):
         counts.unlink()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "coverage.json"
@@ -76,7 +74,7 @@ def _of_python(report: Path) -> list[tuple[str, int, int, list[str]]]:
 
 
 def _of_native() -> list[tuple[str, int, int, list[str]]]:
-    objects = [str(path) for path in GCOV.home.rglob("*.gcda")]
+    objects = [str(path) for path in GCOV.objects.glob("*.gcda")]
     taken: dict[tuple[str, int], dict[int, int]] = defaultdict(lambda: defaultdict(int))
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(["gcov", "-b", "-j", *objects], cwd=folder, check=True, capture_output=True)

@@ -2,12 +2,13 @@
 
 Needed: gcc with its sanitizers (libasan, libubsan, libtsan), cmake, ninja, nanobind. A copy is a folder
 `<name>/site/bidml` that comes first on the path of a process started with `python -S`, so that the editable
-installation stays out of the way. Builds are incremental: unchanged files are not compiled again.
+installation stays out of the way. Builds are incremental, and share nanobind, which is neither sanitized nor broken.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -39,6 +40,19 @@ class Build:
     @property
     def site(self) -> Path:
         return self.home / "site"
+
+    @property
+    def source(self) -> Path:
+        return self.home / "source" / "bidml" / "native"
+
+    @property
+    def objects(self) -> Path:
+        """The compiled files of `source`."""
+        return HOME / "objects" / "CMakeFiles" / f"{self.name}.dir" / str(self.source).lstrip("/")
+
+    def all_options(self) -> list[str]:
+        faults = ["-include", str(ROOT / "robust" / "fault.h")] if self.has_faults else []
+        return [*self.options.split(), *self.more_options.split(), *faults]
 
     def process_environment(self, preload: str = "") -> dict[str, str]:
         """The environment of a Python process that uses this build, and loads the shim `preload` first."""
@@ -80,7 +94,8 @@ TSAN = Build(
 )
 PLAIN = Build("plain", "")  # the installed extension, not compiled again
 BROKEN = Build("broken", "", more_options="-O1", has_faults=True)
-BUILDS = {build.name: build for build in (PLAIN, ASAN, TSAN, BROKEN)}
+GCOV = Build("gcov", "--coverage -fno-inline", more_options="-O0")  # of branches.py
+BUILDS = {build.name: build for build in (PLAIN, ASAN, TSAN, BROKEN, GCOV)}
 
 
 def path_of(site: Path) -> str:
@@ -89,19 +104,23 @@ def path_of(site: Path) -> str:
     return os.pathsep.join(map(str, [site, ROOT, ROOT / "tests", ROOT / "tests" / "native", *packages]))
 
 
-def make(build: Build) -> None:
-    """Compile `build` and refresh its copy of the package. Raises `CompilationError` with the compiler's last words."""
-    extension = _installed() if build is PLAIN else _compiled(build)
-    copy = build.site / "bidml"
-    shutil.copytree(
-        ROOT / "bidml",
-        copy,
-        dirs_exist_ok=True,
-        ignore=shutil.ignore_patterns("native", "*.so", "__pycache__"),
-    )
-    partial = copy / "score" / f"{os.getpid()}.partial"
-    shutil.copy2(extension, partial)
-    partial.replace(copy / "score" / extension.name)  # a process may have the old one mapped
+def make(*builds: Build, jobs: int = 2) -> None:
+    """Compile `builds` and refresh their copies of the package. Raises `CompilationError` with the compiler's words."""
+    compiled = [build for build in builds if build is not PLAIN]
+    if compiled:
+        _compile(compiled, jobs)
+    for build in builds:
+        extension = _installed() if build is PLAIN else next(build.home.glob("_native*.so"))
+        copy = build.site / "bidml"
+        shutil.copytree(
+            ROOT / "bidml",
+            copy,
+            dirs_exist_ok=True,
+            ignore=shutil.ignore_patterns("native", "*.so", "__pycache__"),
+        )
+        partial = copy / "score" / f"{os.getpid()}.partial"
+        shutil.copy2(extension, partial)
+        partial.replace(copy / "score" / extension.name)  # a process may have the old one mapped
 
 
 def _installed() -> Path:
@@ -111,34 +130,39 @@ def _installed() -> Path:
     return Path(str(_native.__file__))
 
 
-def _compiled(build: Build) -> Path:
-    source, objects = build.home / "source", build.home / "objects"
-    options = [*build.options.split()]
-    edits: Mapping[str, str] = {}
-    if build.has_faults:
-        from robust import faults
+def _compile(builds: list[Build], jobs: int) -> None:
+    """One project for all of BUILDS (`CMakeLists.txt`): they share nanobind's objects."""
+    from robust import faults
 
-        edits = faults.edits()
-        options += ["-include", str(ROOT / "robust" / "fault.h")]
-    _mirror(ROOT / _NATIVE, source / _NATIVE, edits)
-    for name in ("CMakeLists.txt", "bidml/__init__.py"):
-        _write_if_new(source / name, (ROOT / name).read_text())
+    for build in BUILDS.values():  # a source that is missing would fail the configuration
+        if build is not PLAIN:
+            edits = faults.edits() if build.has_faults else {}
+            _mirror(ROOT / _NATIVE, build.source, edits)
+    objects = HOME / "objects"
+    compiled = [build for build in BUILDS.values() if build is not PLAIN]
     configure = [
-        *(_tool("cmake"), "-G", "Ninja", "-S", str(source), "-B", str(objects)),
+        *(_tool("cmake"), "-G", "Ninja", "-S", str(ROOT / "robust"), "-B", str(objects)),
         "-DCMAKE_BUILD_TYPE=Release",
         f"-DCMAKE_MAKE_PROGRAM={_tool('ninja')}",
-        f"-DCMAKE_CXX_FLAGS={' '.join(options)}",
-        f"-DBIDML_MORE_OPTIONS={';'.join(build.more_options.split())}",
+        f"-DHOME={HOME}",
+        f"-DBUILDS={';'.join(build.name for build in compiled)}",
+        *(f"-DOPTIONS_{build.name}={';'.join(build.all_options())}" for build in compiled),
+        f"-DBIDML_VERSION={_version()}",
         f"-DPython_EXECUTABLE={sys.executable}",
         f"-Dnanobind_DIR={_nanobind()}",
     ]
-    configured = build.home / "configured"
+    configured = HOME / "configured"
     if not configured.exists() or configured.read_text() != "\n".join(configure):
-        shutil.rmtree(objects, ignore_errors=True)
         run(configure)
         configured.write_text("\n".join(configure))
-    run([_tool("ninja"), "-C", str(objects)])
-    return next(objects.glob("_native*.so"))
+    run([_tool("ninja"), "-C", str(objects), "-j", str(jobs), *(build.name for build in builds)])
+
+
+def _version() -> str:
+    """Of the package, which is not imported: it would bring its own extension."""
+    found = re.search(r'^__version__ = "(.+)"$', (ROOT / "bidml" / "__init__.py").read_text(), re.MULTILINE)
+    assert found is not None
+    return found[1]
 
 
 class CompilationError(Exception):

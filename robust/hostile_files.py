@@ -12,6 +12,7 @@ import math
 import struct
 import tempfile
 from array import array
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +27,28 @@ from bidml.graph import graph_of
 from bidml.metadata import MARGINS, metadata_of
 from bidml.score import Scorer
 from bidml.score import reader as reader_module
+from bidml.score import wire as wire_module
 from bidml.score._native import isa_available
 from bidml.score.batch import BATCH_OUTPUTS
 from bidml.score.reader import Artifact, parse_artifact, read_artifact
+from robust import accepted_files
 from robust.models import small_file, tiny_files
 from robust.outcome import WHOLE, Effort, Outcome, Share
 
 N_ROWS = 64
-_ISAS = [isa for isa in ("scalar", "avx2", "avx512") if isa_available(isa)]
+Reader = Callable[[bytes], Artifact]
+ISAS = [isa for isa in ("scalar", "avx2", "avx512") if isa_available(isa)]
 _NUMBERS = (NAN, 0.0, -0.0, 0.5, 1.0, 12.0, 300.0, 320.0, 1e300, -1e300, INF, -INF, 5e-324)
 _TEXTS = ("", "iOS", "USA", "DEU", "320x50", "unseen", "x" * 2_000)
 
 
 def attack(effort: Effort, rng: np.random.Generator, share: Share = WHOLE) -> Outcome:
     outcome = Outcome()
-    n_accepted = 0
+    accepted: list[bytes] = []
     for name, data in tiny_files().items():
         step = effort.of(short=97, ci=1, quick=1, long=1)
         one_in = effort.of(short=1, ci=48, quick=1, long=1)
+        read = _reader_of_damaged(data)
         for position in range(0, len(data), step):
             if not share.has(position // step):
                 continue
@@ -51,38 +56,100 @@ def attack(effort: Effort, rng: np.random.Generator, share: Share = WHOLE) -> Ou
             for value in range(position % one_in, 256, one_in):
                 if value != data[position]:
                     changed[position] = value
-                    n_accepted += _one(outcome, bytes(changed), f"{name}, byte {position} = {value}")
-            n_accepted += _one(outcome, data[:position], f"{name}, the first {position} bytes")
+                    _one(outcome, bytes(changed), f"{name}, byte {position} = {value}", accepted, read)
+            _one(outcome, data[:position], f"{name}, the first {position} bytes", accepted)
         if share.index == 0:
-            n_accepted += _doubles(outcome, name, data)
+            _doubles(outcome, name, data, accepted)
         outcome.note(f"{name}: {len(data)} bytes, one value in {one_in}, every length")
     several = effort.of(short=300, ci=2_000, quick=60_000, long=8_000_000) // share.of
-    n_accepted += _several(outcome, small_file(), rng, several)
-    outcome.note(f"{outcome.trials:,} files without digest, {n_accepted:,} accepted")
-    outcome.note(f"{n_accepted * N_ROWS:,} pairs of an accepted file and a row")
+    _several(outcome, small_file(), rng, several, accepted)
+    outcome.note(f"{outcome.trials:,} files without digest, {len(accepted):,} accepted")
+    outcome.note(f"{len(accepted) * N_ROWS:,} pairs of an accepted file and a row")
     _with_manifest(outcome, rng, effort.of(short=50, ci=1_000, quick=10_000, long=100_000) // share.of)
+    if share.of > 1:
+        accepted_files.leave(accepted, share)
     return outcome
 
 
-def _one(outcome: Outcome, data: bytes, what: str) -> int:
-    """1 if the reader accepts `data`."""
+def _one(
+    outcome: Outcome, data: bytes, what: str, accepted: list[bytes], read: Reader = parse_artifact
+) -> None:
+    """Read `data`, and use it if it is accepted. `read` may be faster: every 64th file shows that it is the same."""
     outcome.trials += 1
     try:
-        artifact = parse_artifact(data)
-    except ArtifactError:
-        return 0
+        artifact, refusal = read(data), ""
+    except ArtifactError as error:
+        artifact, refusal = None, error.rule
     except BaseException as error:
-        outcome.broke(f"{what}: {error!r}")
-        return 0
+        outcome.broke(f"{what}: {error!r}", data)
+        return
+    if read is not parse_artifact and outcome.trials % 64 == 0:
+        outcome.demand(_rule(data) == refusal, f"{what}: two readings, {_rule(data)!r} and {refusal!r}")
+    if artifact is None:
+        return
+    accepted.append(data)
     if _written(artifact) != data:
-        outcome.broke(f"{what}: accepted, though the exporter would write something else")
+        outcome.broke(f"{what}: accepted, though the exporter would write something else", data)
     try:
-        outside = out_of_bounds(artifact, isa=_ISAS[outcome.trials % len(_ISAS)])
+        outside = out_of_bounds(artifact, isa=ISAS[outcome.trials % len(ISAS)])
     except BaseException as error:
         outside = repr(error)
     if outside:
-        outcome.broke(f"{what}: accepted, then {outside}")
-    return 1
+        outcome.broke(f"{what}: accepted, then {outside}", data)
+
+
+def _rule(data: bytes) -> str:
+    """The rule by which the reader as it is refuses `data`; empty when it does not."""
+    try:
+        parse_artifact(data)
+    except ArtifactError as error:
+        return error.rule
+    return ""
+
+
+def _reader_of_damaged(data: bytes) -> Reader:
+    """`parse_artifact` for files that differ from `data` in a byte: what is as in `data` is read once.
+
+    A message's fields are a function of its bytes and its schema; its tensor or node is one of the message.
+    """
+    names = ("_Message", "_tensor", "_node", "_value")
+    real = {name: getattr(wire_module, name) for name in names}
+    known: dict[tuple[str, bytes], Any] = {}
+    made: dict[Any, Any] = {}
+
+    def message(data: bytes, start: int, end: int, where: str, schema: Any) -> Any:
+        key = where, data[start:end]
+        return known.get(key) or real["_Message"](data, start, end, where, schema)
+
+    def first(data: bytes, start: int, end: int, where: str, schema: Any) -> Any:
+        known[where, data[start:end]] = found = real["_Message"](data, start, end, where, schema)
+        return found
+
+    def once(name: str) -> Callable[[Any], Any]:
+        def of(message: Any) -> Any:
+            return made.get(message) or real[name](message)
+
+        return of
+
+    def first_of(name: str) -> Callable[[Any], Any]:
+        def of(message: Any) -> Any:
+            made[message] = found = real[name](message)
+            return found
+
+        return of
+
+    shared = {"_Message": message, **{name: once(name) for name in names[1:]}}
+    firsts = {"_Message": first, **{name: first_of(name) for name in names[1:]}}
+
+    def read(data: bytes, parts: dict[str, Any] = shared) -> Artifact:
+        wire_module.__dict__.update(parts)
+        try:
+            return parse_artifact(data)
+        finally:
+            wire_module.__dict__.update(real)
+
+    read(data, firsts)
+    return read
 
 
 def _written(artifact: Artifact) -> bytes:
@@ -91,7 +158,7 @@ def _written(artifact: Artifact) -> bytes:
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def _doubles(outcome: Outcome, name: str, data: bytes) -> int:
+def _doubles(outcome: Outcome, name: str, data: bytes, accepted: list[bytes]) -> None:
     """Every double of the model where its bytes lie in the file becomes NaN, infinite, huge, tiny."""
     blueprint = parse_artifact(data).blueprint
     heads = [part.head for part in (blueprint.ctr, blueprint.cvr) if part]
@@ -103,21 +170,18 @@ def _doubles(outcome: Outcome, name: str, data: bytes) -> int:
             values |= {*lookup.values, lookup.default}
         if head.trees is not None:
             values |= {*head.trees.leaf, *head.trees.threshold, *head.trees.membership}
-    accepted = 0
     for value in values:
         old = struct.pack("<d", value)
         at = data.find(old)
         while at >= 0:
             for wrong in (NAN, INF, -INF, 1e300, -1e300, 1e-300, -1.0, -0.0):
                 changed = data[:at] + struct.pack("<d", wrong) + data[at + 8 :]
-                accepted += _one(outcome, changed, f"{name}, a double at {at} is {wrong}")
+                _one(outcome, changed, f"{name}, a double at {at} is {wrong}", accepted)
             at = data.find(old, at + 1)
-    return accepted
 
 
-def _several(outcome: Outcome, data: bytes, rng: np.random.Generator, n: int) -> int:
+def _several(outcome: Outcome, data: bytes, rng: np.random.Generator, n: int, accepted: list[bytes]) -> None:
     """Random damage to a file with everything in it: bytes changed, runs cut out, doubled, moved, zeroed."""
-    accepted = 0
     for trial in range(n):
         changed = bytearray(data)
         for _ in range(rng.integers(1, 4)):
@@ -134,8 +198,7 @@ def _several(outcome: Outcome, data: bytes, rng: np.random.Generator, n: int) ->
                 case _:
                     changed[at : at + size] = bytes(len(changed[at : at + size]))
         if changed != data:
-            accepted += _one(outcome, bytes(changed), f"the small file, damage {trial}")
-    return accepted
+            _one(outcome, bytes(changed), f"the small file, damage {trial}", accepted)
 
 
 def rows_of(artifact: Artifact, n_rows: int = N_ROWS) -> dict[str, Any]:

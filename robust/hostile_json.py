@@ -194,11 +194,11 @@ class _Judge:
         try:
             found = self.native(np.frombuffer(text, np.uint8).copy() if _HAS_OWN_MEMORY else text)
         except BaseException as error:
-            self.outcome.broke(f"{text[:300]!r}: {error!r}")
+            self.outcome.broke(f"{text[:300]!r}: {error!r}", text)
             return
         self.n_bids += found[0] > 0.0
         if not 0.0 <= found[0] <= CAP_CPM:
-            self.outcome.broke(f"{text[:300]!r}: {found}")
+            self.outcome.broke(f"{text[:300]!r}: {found}", text)
         try:
             decoded = json.loads(text)
         except RecursionError:
@@ -209,7 +209,7 @@ class _Judge:
         else:
             wanted = self.scorer.decide(decoded, self.line)
         if found != wanted and not _read_by_python_only(text):
-            self.outcome.broke(f"{text[:1500]!r}: bytes say {found}, json.loads says {wanted}")
+            self.outcome.broke(f"{text[:1500]!r}: bytes say {found}, json.loads says {wanted}", text)
 
 
 def _read_by_python_only(text: bytes) -> bool:

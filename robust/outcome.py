@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
+from typing import TypeVar
+
+_T = TypeVar("_T")
 
 
 class Effort(StrEnum):
@@ -15,7 +18,7 @@ class Effort(StrEnum):
     QUICK = "quick"
     LONG = "long"
 
-    def of(self, *, short: int, ci: int, quick: int, long: int) -> int:
+    def of(self, *, short: _T, ci: _T, quick: _T, long: _T) -> _T:
         """The number of trials for this effort."""
         return {Effort.SHORT: short, Effort.CI: ci, Effort.QUICK: quick, Effort.LONG: long}[self]
 
@@ -39,6 +42,15 @@ class Share:
 
 
 WHOLE = Share()
+KEPT: Path | None = None  # where inputs are kept, and how their names begin; None: nowhere
+
+
+def _keep(data: bytes | str, number: int) -> Path:
+    assert KEPT is not None
+    path = KEPT.with_name(f"{KEPT.name}-{number}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data if isinstance(data, bytes) else data.encode(errors="surrogatepass"))
+    return path
 
 
 @dataclass
@@ -49,14 +61,16 @@ class Outcome:
     n_found: int = 0
     found: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    started: float = field(default_factory=time.monotonic)
+    cpu_s: float = 0.0  # processor time of the process and its children
 
     _MOST_KEPT = 5
 
-    def broke(self, what: str) -> None:
+    def broke(self, what: str, data: bytes | str | None = None) -> None:
+        """`data`: the input under which it broke; the first few are kept as files, and `what` says where."""
         self.n_found += 1
         if len(self.found) < self._MOST_KEPT:
-            self.found.append(what[:2_000])
+            kept = "" if data is None or KEPT is None else f" [input: {_keep(data, self.n_found)}]"
+            self.found.append(what[:2_000] + kept)
 
     def demand(self, holds: bool, what: str) -> None:
         if not holds:

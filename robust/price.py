@@ -17,7 +17,7 @@ import numpy as np
 
 from bidml.blueprint import Blueprint, CtrBlueprint, Head, Lookup, WinBlueprint
 from bidml.contract import Feature, FeatureKind, FeatureSpec
-from robust.builds import HOME, ROOT, run
+from robust.builds import BROKEN, HOME, ROOT, run
 from robust.models import scorer_of
 from robust.outcome import WHOLE, Effort, Outcome, Share
 
@@ -40,7 +40,7 @@ def _compiled() -> str:
     is_broken = "BIDML_FAULT" in os.environ
     HOME.mkdir(parents=True, exist_ok=True)
     program = HOME / ("price_sweep_broken" if is_broken else "price_sweep")
-    native = HOME / "broken" / "source" / "bidml" / "native" if is_broken else ROOT / "bidml" / "native"
+    native = BROKEN.source if is_broken else ROOT / "bidml" / "native"
     options = ["-include", str(ROOT / "robust" / "fault.h")] if is_broken else []
     partial = program.with_suffix(f".{os.getpid()}")
     command = ["g++", "-std=c++17", "-O3", "-ffp-contract=off", *options, f"-I{native}"]

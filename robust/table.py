@@ -40,7 +40,6 @@ ATTACKS = (
             "python: any digest is accepted",
             "python: bounds are not checked",
         ),
-        (ASAN,),
         n_shares=2,
     ),
     Attack(
@@ -156,5 +155,11 @@ ATTACKS = (
             "python: sparse initializers are read",
             "python: metadata in any form",
         ),
+    ),
+    Attack(  # last: of what "files" leaves
+        "accepted files",
+        "robust.accepted_files",
+        ASAN,
+        _twins(ASAN, "a column beyond the last is read"),
     ),
 )

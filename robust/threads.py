@@ -35,10 +35,10 @@ def attack(effort: Effort, rng: np.random.Generator) -> Outcome:
 
 def _compiled() -> str:
     """`threads.cc` with the objects of the TSan build, whose faults lie dormant unless one is in force."""
-    home, program = TSAN.home, HOME / "threads"
-    native = home / "source" / "bidml" / "native"
-    objects = home / "objects" / "CMakeFiles" / "_native.dir" / "bidml" / "native"
-    linked = [str(path) for path in objects.glob("*.o") if not any(word in path.name for word in _OF_PYTHON)]
+    native, program = TSAN.source, HOME / "threads"
+    linked = [
+        str(path) for path in TSAN.objects.glob("*.o") if not any(word in path.name for word in _OF_PYTHON)
+    ]
     sources = [ROOT / "robust" / "threads.cc", *native.iterdir(), *map(Path, linked)]
     if program.exists() and all(path.stat().st_mtime < program.stat().st_mtime for path in sources):
         return str(program)
