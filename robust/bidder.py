@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from robust.models import CAP_CPM, RATES, VALUE_PER_CLICK, line_of, scorer_of, wide_blueprint
+from robust.models import CAP_CPM, RATES, VALUE_CPM, line_of, scorer_of, wide_blueprint
 from robust.outcome import Outcome
 from robust.terms import terms_of, violation
-
-VALUE_CPM = 1000.0 * VALUE_PER_CLICK
 
 
 class Bidder:

@@ -20,7 +20,7 @@ import numpy as np
 from artifacts import INF, NAN
 
 from bidml import export
-from bidml.contract import PRICE_INPUTS, FeatureKind
+from bidml.contract import GOAL_INPUTS, PRICE_INPUTS, FeatureKind
 from bidml.errors import ArtifactError
 from bidml.export import write_model
 from bidml.graph import graph_of
@@ -209,7 +209,7 @@ def rows_of(artifact: Artifact, n_rows: int = N_ROWS) -> dict[str, Any]:
         pool = _TEXTS if feature.kind is FeatureKind.CATEGORY else _NUMBERS
         cells = [pool[i] for i in rng.integers(len(pool), size=n_rows)]
         columns[feature.name] = cells if feature.kind is FeatureKind.CATEGORY else array("d", cells)
-    for name in PRICE_INPUTS:
+    for name in PRICE_INPUTS + GOAL_INPUTS:
         columns[name] = array(
             "d", rng.choice([0.0, 0.5, 1.0, 1.0, 2.0, 30.0, NAN, INF, -1.0, 1e-9, 1e9], size=n_rows)
         )

@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from bidml.contract import PRICE_INPUTS, FeatureKind
+from bidml.contract import GOAL_INPUTS, PRICE_INPUTS, FeatureKind
 from bidml.score import RawExtractor
 from robust.bidder import Bidder
 from robust.corpus import requests
-from robust.models import CAP_CPM, RATES, VALUE_PER_CLICK, wide_blueprint
+from robust.models import CAP_CPM, GOALS, RATES, wide_blueprint
 from robust.outcome import WHOLE, Effort, Outcome, Share
 from robust.terms import terms_of
 from robust.wrong_values import FOURTEEN, GONE, places, wrong_values
@@ -180,7 +180,7 @@ def _batches(bidder: Bidder, corpus: list[Any], rng: np.random.Generator, n: int
         if reason == 0:
             rows.append(extractor(request, {"creative": "320x50"}))
             wanted.append(bidder.scorer.bid(request, bidder.line))
-            prices.append((VALUE_PER_CLICK, floor, CAP_CPM, 1.0, float(kind)))
+            prices.append((GOALS["value_per_click"], floor, CAP_CPM, 1.0, float(kind)))
         container[key] = old
     columns: dict[str, Any] = {
         f.name: [row[f.name] for row in rows]
@@ -189,6 +189,7 @@ def _batches(bidder: Bidder, corpus: list[Any], rng: np.random.Generator, n: int
         for f in spec.features
     }
     columns |= {name: array("d", [price[i] for price in prices]) for i, name in enumerate(PRICE_INPUTS)}
+    columns |= {name: GOALS[name] for name in GOAL_INPUTS}
     out = array("d", bytes(8 * len(rows)))
     bidder.scorer.bid_many(columns, out=out)
     bidder.outcome.trials += len(rows)

@@ -7,7 +7,7 @@ from array import array
 from functools import cache
 
 import numpy as np
-from artifacts import NAN, complete_blueprint, trees_of
+from artifacts import NAN, conversions_blueprint, trees_of
 from ensembles import RandomShape, random_trees
 
 from bidml.blueprint import Blueprint, Calibration, Column, CtrBlueprint, Head, Lookup, Rewrite, WinBlueprint
@@ -17,7 +17,10 @@ from bidml.score import LineItem, Scorer
 from bidml.score.reader import Artifact
 
 RATES = {"EUR": 1.08, "CNY": 0.14, "KWD": 3.25}
-VALUE_PER_CLICK, CAP_CPM = 2.0, 9.0
+CAP_CPM = 9.0
+# What a line item pays for: clicks, conversions, impressions; an impression is worth at most VALUE_CPM.
+GOALS = {"value_per_click": 1.5, "value_per_conversion": 0.4, "value_per_impression_cpm": 100.0}
+VALUE_CPM = 2_000.0
 
 _CATEGORIES = {
     "country": "device.geo.country",
@@ -91,7 +94,8 @@ def wide_blueprint() -> Blueprint:
 
     win = WinBlueprint(head(40, 6, 0.0), head(10, 3, 0.5), 0.5, 1.0, 0.0, 1.3)
     ctr = CtrBlueprint(head(60, 9, -3.0), Calibration(1.1, 0.9, 0.0))
-    return Blueprint(spec, ctr, win, "USD")
+    cvr = CtrBlueprint(head(12, 4, -1.0), Calibration(0.9, 1.1, 0.1))
+    return Blueprint(spec, ctr, win, "USD", cvr=cvr)
 
 
 def scorer_of(blueprint: Blueprint, *, isa: str = "best") -> Scorer:
@@ -99,7 +103,7 @@ def scorer_of(blueprint: Blueprint, *, isa: str = "best") -> Scorer:
 
 
 def line_of(scorer: Scorer) -> LineItem:
-    return scorer.line_item(creative="320x50", value_per_click=VALUE_PER_CLICK, cap_cpm=CAP_CPM)
+    return scorer.line_item(creative="320x50", cap_cpm=CAP_CPM, **GOALS)
 
 
 def file_of(blueprint: Blueprint, n_rows: int) -> bytes:
@@ -117,12 +121,12 @@ def file_of(blueprint: Blueprint, n_rows: int) -> bytes:
 @cache
 def small_file() -> bytes:
     """An artifact in which every part of the format occurs."""
-    return file_of(dataclasses.replace(complete_blueprint(), metrics={}), 6)
+    return file_of(dataclasses.replace(conversions_blueprint(), metrics={}), 6)
 
 
 def two_files() -> list[bytes]:
     """The small file, and one with another intercept: it bids otherwise."""
-    blueprint = dataclasses.replace(complete_blueprint(), metrics={})
+    blueprint = dataclasses.replace(conversions_blueprint(), metrics={})
     assert blueprint.ctr is not None
     head = dataclasses.replace(blueprint.ctr.head, intercept=-2.0)
     ctr = dataclasses.replace(blueprint.ctr, head=head)

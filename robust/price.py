@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from bidml.blueprint import Blueprint, CtrBlueprint, Head, Lookup, WinBlueprint
-from bidml.contract import Feature, FeatureKind, FeatureSpec
+from bidml.contract import GOAL_INPUTS, PRICE_INPUTS, Feature, FeatureKind, FeatureSpec
 from robust.builds import BROKEN, HOME, ROOT, run
 from robust.models import scorer_of
 from robust.outcome import WHOLE, Effort, Outcome, Share
@@ -63,19 +63,18 @@ def _sweep(outcome: Outcome, program: str, setting: int, stride: int, share: Sha
 
 
 def _scorer() -> Any:
-    """A scorer whose pctr and curve a batch chooses: log-odds and margins are the weights of category texts."""
+    """A scorer whose pctr, pcvr and curve a batch chooses: log-odds and margins are the weights of category texts."""
     log_odds = [-700.0, -60.0, -20.0, -9.2, -4.6, -1.0, 0.0, 5.0, 40.0]
     locations, slopes = [-80.0, -5.0, 0.0, 3.0, 80.0], [-9.0, -1.0, 0.5, 3.9, 9.0]
-    names = {"p": log_odds, "m": locations, "k": slopes}
+    names = {"p": log_odds, "c": log_odds[1:-1], "m": locations, "k": slopes}
     spec = FeatureSpec(tuple(Feature(name, FeatureKind.CATEGORY, f"ext.{name}") for name in names))
     heads = {
         name: Head((), None, (Lookup(name, tuple(map(str, range(len(x)))), array("d", x), 0.0),))
         for name, x in names.items()
     }
     win = WinBlueprint(heads["m"], heads["k"], 0.5, 1.1, 0.2, 1.3)
-    return scorer_of(Blueprint(spec, CtrBlueprint(heads["p"]), win, "USD")), {
-        n: len(x) for n, x in names.items()
-    }
+    blueprint = Blueprint(spec, CtrBlueprint(heads["p"]), win, "USD", cvr=CtrBlueprint(heads["c"]))
+    return scorer_of(blueprint), {name: len(x) for name, x in names.items()}
 
 
 def _oracle(outcome: Outcome, rng: np.random.Generator, n: int) -> None:
@@ -84,14 +83,14 @@ def _oracle(outcome: Outcome, rng: np.random.Generator, n: int) -> None:
     special = np.array([0.0, -0.0, 1.0, 5e-324, 1e-308, 1e308, np.inf, -np.inf, np.nan, -1.0])
     for _ in range(n // at_once):
         money = {}
-        for name in ("value_per_click", "floor_cpm", "cap_cpm", "pacing_multiplier"):
+        for name in (*PRICE_INPUTS[:4], *GOAL_INPUTS):
             x = np.exp(rng.normal(0.0, 4.0, at_once))
             money[name] = np.where(rng.random(at_once) < 0.12, rng.choice(special, at_once), x)
         kind = rng.choice([1.0, 1.0, 2.0, 0.0, 3.0, np.nan], at_once)
         texts = {name: rng.integers(size, size=at_once).astype(str).tolist() for name, size in sizes.items()}
-        out = {name: array("d", bytes(8 * at_once)) for name in ("bid_cpm", "win_rate", "pctr")}
+        out = {name: array("d", bytes(8 * at_once)) for name in ("bid_cpm", "win_rate", "pctr", "pcvr")}
         scorer.score_many({**texts, **money, "auction_type": kind}, out)
-        rows = zip(*(x.tolist() for x in money.values()), kind.tolist(), *out.values(), strict=True)
+        rows = zip(kind.tolist(), *(x.tolist() for x in money.values()), *out.values(), strict=True)
         for row in rows:
             outcome.trials += 1
             broken = _broken(*row)
@@ -100,21 +99,33 @@ def _oracle(outcome: Outcome, rng: np.random.Generator, n: int) -> None:
 
 
 def _broken(
-    value: float, floor: float, cap: float, pacing: float, kind: float, bid: float, rate: float, pctr: float
+    kind: float,
+    click: float,
+    floor: float,
+    cap: float,
+    pacing: float,
+    conversion: float,
+    impression: float,
+    bid: float,
+    rate: float,
+    pctr: float,
+    pcvr: float,
 ) -> str | None:
     """How (bid, rate) breaks the contract for these exact inputs."""
-    if not 0.0 <= pctr <= 1.0:
-        return "pctr is no probability"
+    if not (0.0 <= pctr <= 1.0 and 0.0 <= pcvr <= 1.0):
+        return "pctr or pcvr is no probability"
     if not (0.0 <= rate <= 1.0 and 0.0 <= bid < math.inf):
         return "a bid or a win rate out of range"
-    valid = (
-        kind in (1.0, 2.0) and floor >= 0.0 and value >= 0.0 and pacing >= 0.0 and cap > 0.0 and cap >= floor
-    )
-    if not valid or math.inf in (value, pacing, floor):
+    amounts = (click, conversion, impression, pacing, floor)
+    valid = kind in (1.0, 2.0) and all(x >= 0.0 for x in amounts) and cap > 0.0 and cap >= floor
+    if not valid or math.inf in amounts:
         return "a bid on invalid terms" if bid else None
-    v = Fraction(1000) * Fraction(pctr) * Fraction(value) * Fraction(pacing)
-    slack = v * Fraction(4, 2**53) + Fraction(5e-324) * 2_000_000  # of three roundings, and of subnormal ones
-    if max(v, Fraction(1000) * Fraction(pctr) * Fraction(value)) > Fraction(1.7e308):
+    of_click = Fraction(click) + Fraction(pcvr) * Fraction(conversion)
+    value = Fraction(impression) + Fraction(1000) * Fraction(pctr) * of_click
+    v = value * Fraction(pacing)
+    slack = v * Fraction(7, 2**53)  # of six roundings; then of subnormal ones, which pacing enlarges
+    slack += Fraction(5e-324) * 4_000 * (1 + Fraction(pacing))
+    if max(v, value, of_click) > Fraction(1.7e308):
         return None  # beyond doubles, where no bid is right and so is a bid within cap, checked below
     if bid == 0.0:
         must = v > Fraction(floor) + slack and v > Fraction(1e-250)

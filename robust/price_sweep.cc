@@ -19,12 +19,13 @@ struct Setting {
   double value_per_click, floor_cpm, cap_cpm, pacing_multiplier;
   int auction_type;
   double location, shape, gamma;
+  double value_per_impression_cpm = 0.0;
 };
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 const Setting kSettings[] = {
     {2.0, 0.05, 9.0, 1.0, 1, 0.5, 2.0, 1.3},
-    {2.0, 0.0, 9.0, 0.7, 1, -3.0, 0.05, 1.0},
+    {2.0, 0.0, 9.0, 0.7, 1, -3.0, 0.05, 1.0, 0.25},
     {0.45, 1.5, 1.5, 1.0, 1, 0.0, 54.0, 1.0},
     {1e-6, 0.0, 1e-12, 1.0, 1, -30.0, 1.0, 0.001},
     {1e6, 1e-3, 1e9, 1e-9, 1, 7.0, 3.0, 1000.0},
@@ -49,12 +50,13 @@ struct Tally {
 
 Tally sweep(const Setting& s, uint64_t first, uint64_t stride) {
   Tally tally;
-  const PriceInputs in{s.value_per_click, s.floor_cpm, s.cap_cpm, s.pacing_multiplier, s.auction_type};
+  const PriceInputs in{s.value_per_click, s.floor_cpm, s.cap_cpm, s.pacing_multiplier, s.auction_type,
+                       0.0,               s.value_per_impression_cpm};
   const WinCurve curve{s.location, s.shape};
   const WinParameters win{0.5, 1.1, 0.1, s.gamma};
   const auto judge = [&](double pctr, const WinCurve& c) {
     const Decision d = price(pctr, c, s.gamma, in);
-    const double v = 1000.0 * pctr * s.value_per_click * s.pacing_multiplier;
+    const double v = (s.value_per_impression_cpm + 1000.0 * pctr * s.value_per_click) * s.pacing_multiplier;
     ++tally.n_trials;
     tally.n_bids += d.reason == Reason::kBid;
     if (!keeps_the_contract(d, in, v) && ++tally.n_violations == 1) {

@@ -95,8 +95,9 @@ struct InService {
   std::vector<double> possible;
 
   explicit InService(uint64_t seed) {
-    const HeadArrays arrays[] = {{40, seed}, {12, seed}, {6, seed}};
-    const std::vector<HeadView> heads = {arrays[0].view(-2.0), arrays[1].view(0.5), arrays[2].view(0.5)};
+    const HeadArrays arrays[] = {{40, seed}, {12, seed}, {6, seed}, {8, seed}};
+    const std::vector<HeadView> heads = {arrays[0].view(-2.0), arrays[1].view(0.5), arrays[2].view(0.5),
+                                         arrays[3].view(-1.0)};
     model->engine = Engine::build(heads, 2, 2);
     model->extractor = std::make_unique<Extractor>(
         std::vector<Extractor::Source>{{"imp.banner.w", false, 0},
@@ -106,13 +107,15 @@ struct InService {
         "ext.timestamp");
     model->n_numbers = model->n_categories = model->n_request_numbers = 2;
     model->win = {0.5, 1.0, 0.0, 1.3};
-    model->heads = kAllHeads;
+    model->heads = kPricingHeads | kCvrHead;
+    model->n_heads = heads.size();
     model->currency = "USD";
     for (int i = 0; i < kLines; ++i) {
       auto& line = lines.emplace_back(std::make_unique<LineItem>());
       line->model = model;
       line->row = RowBuffer(*model->engine);
       line->value_per_click = 1.0 + i;
+      line->value_per_conversion = i % 2;
       line->cap_cpm = 9.0;
     }
     possible.push_back(0.0);
