@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from robust.__main__ import PYTHON
-from robust.faults import FAULTS, edits
+from robust.faults import FAULTS, edits, number_of
 from robust.faults_of_pricing import FAULTS_OF_PRICING
 from robust.table import ATTACKS
 
@@ -19,6 +19,7 @@ def test_every_fault_is_an_edit_of_one_place() -> None:
         assert (ROOT / "bidml" / fault.file).read_text().count(fault.old) == 1, fault.name
     names = [fault.name for fault in (*FAULTS, *FAULTS_OF_PRICING)]
     assert len(set(names)) == len(names) >= 60
+    assert len({number_of(name) for name in names}) == len(names)
 
 
 def test_every_attack_has_twins_that_exist() -> None:

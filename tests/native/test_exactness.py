@@ -233,3 +233,16 @@ def test_thousands_of_keys_are_told_apart(seed: int) -> None:
         missed = margins(engine, np.empty((len(near), 0)), near)[:, 0]
         known = dict(zip(keys, values, strict=True))
         assert np.array_equal(missed, [known.get(text, 0.25) for text in near])
+
+
+def test_a_long_row_in_two_sides_scores_as_the_whole_row() -> None:
+    """Beyond 2,048 bytes sides are combined head by head; what is missing on both sides has its term's default."""
+    n = 40
+    terms = tuple(Lookup(f"c{i}", ("a",), array("d", [0.5 + i]), 0.25 * (i + 1)) for i in range(n))
+    heads = [Head((), None, terms, float(h)) for h in range(8)]
+    texts = ["a" if i % 3 else "unseen" for i in range(n)]
+    for isa in ISAS:
+        engine = Engine(heads, slots_of(0, n), 0, n, isa)
+        whole = engine.margins(np.empty(0), texts)
+        for split in (0, 7, n):
+            assert engine.margins_of_sides(np.empty(0), texts, 0, split) == whole

@@ -224,3 +224,18 @@ def test_values_of_every_type_are_read_strictly() -> None:
     assert with_width(10**30) == with_width(1e30)
     for width in (0, -1, 2**30 - 1, 2**30, -(2**30), 2**60, -(2**60), 2**62, 2**63, -(2**63), 2**64):
         assert with_width(width) == with_width(float(width))
+
+
+def test_a_key_is_compared_to_its_end() -> None:
+    """Where a key was last, another one of the same length stands that begins with the same eight letters."""
+
+    def with_currency(key: str, code: str) -> dict[str, Any]:
+        request = fresh()
+        request["imp"] = [{"bidfloor": 0.5, key: code}]
+        return request
+
+    for _ in range(10):
+        wanted = decide(with_currency("bidfloorcur", "USD"))
+    assert wanted[0] > 0.0
+    assert decide(with_currency("bidfloorcux", "XXX")) == wanted
+    assert decide(with_currency("bidfloorcur", "XXX")) != wanted
