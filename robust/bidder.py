@@ -41,6 +41,7 @@ class Bidder:
                 self.scorer.bid(request, self.line, imp),
                 self.scorer.decide(request, self.line, imp)[0],
                 self.scorer.best(request, [self.line], imp)[1],
+                self.scorer.decide_deal(request, self.line, imp)[0],
             ):
                 if not 0.0 <= bid <= CAP_CPM:
                     self.outcome.broke(f"{what}: a bid of {bid!r}")

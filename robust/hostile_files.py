@@ -61,7 +61,7 @@ def attack(effort: Effort, rng: np.random.Generator, share: Share = WHOLE) -> Ou
         if share.index == 0:
             _doubles(outcome, name, data, accepted)
         outcome.note(f"{name}: {len(data)} bytes, one value in {one_in}, every length")
-    several = effort.of(short=300, ci=2_000, quick=60_000, long=8_000_000) // share.of
+    several = effort.of(short=300, ci=1_000, quick=10_000, long=8_000_000) // share.of
     _several(outcome, small_file(), rng, several, accepted)
     outcome.note(f"{outcome.trials:,} files without digest, {len(accepted):,} accepted")
     outcome.note(f"{len(accepted) * N_ROWS:,} pairs of an accepted file and a row")

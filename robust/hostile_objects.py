@@ -126,6 +126,9 @@ def _foreign_code(bidder: Bidder) -> None:
         "bidfloorcur",
         "banner",
         "w",
+        "pmp",
+        "deals",
+        "id",
     )
     outer: dict[Any, Any] = {}
 
@@ -152,12 +155,15 @@ def _foreign_code(bidder: Bidder) -> None:
 
     for act in (act_raise, act_again, act_clear, act_grow, act_swap):
         for name in names:
-            for depth in range(3):
+            for depth in range(5):
                 armed = False
                 foreign = key(name, act)
                 geo = {foreign: 1, "country": "USA"} if depth == 2 else {"country": "USA"}
                 device = {foreign: 2, "geo": geo, "os": "iOS"} if depth == 1 else {"geo": geo, "os": "iOS"}
-                imp = {foreign: 3, "bidfloor": 0.1, "banner": {"w": 320, "h": 50}}
+                deal = {"id": "d1", "at": 3, "bidfloor": 0.3}
+                pmp: dict[Any, Any] = {"deals": [{foreign: 5, **deal} if depth == 3 else deal, deal]}
+                pmp = {foreign: 6, **pmp} if depth == 4 else pmp
+                imp = {foreign: 3, "bidfloor": 0.1, "banner": {"w": 320, "h": 50}, "pmp": pmp}
                 outer.clear()
                 if depth == 0:
                     outer[foreign] = 4

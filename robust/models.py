@@ -21,6 +21,7 @@ CAP_CPM = 9.0
 # What a line item pays for: clicks, conversions, impressions; an impression is worth at most VALUE_CPM.
 GOALS = {"value_per_click": 1.5, "value_per_conversion": 0.4, "value_per_impression_cpm": 100.0}
 VALUE_CPM = 2_000.0
+DEALS = ("d1", "Ελλάδα", "x" * 256)  # that it may buy by
 
 _CATEGORIES = {
     "country": "device.geo.country",
@@ -103,7 +104,7 @@ def scorer_of(blueprint: Blueprint, *, isa: str = "best") -> Scorer:
 
 
 def line_of(scorer: Scorer) -> LineItem:
-    return scorer.line_item(creative="320x50", cap_cpm=CAP_CPM, **GOALS)
+    return scorer.line_item(creative="320x50", cap_cpm=CAP_CPM, deals=DEALS, **GOALS)
 
 
 def file_of(blueprint: Blueprint, n_rows: int) -> bytes:

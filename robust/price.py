@@ -29,7 +29,7 @@ def attack(effort: Effort, rng: np.random.Generator, share: Share = WHOLE) -> Ou
     program = _compiled()
     full = range({Effort.SHORT: 0, Effort.CI: 0, Effort.QUICK: 1, Effort.LONG: N_SETTINGS}[effort])
     for setting in range(N_SETTINGS):
-        stride = 1 if setting in full else effort.of(short=999_983, ci=97, quick=1_009, long=1)
+        stride = 1 if setting in full else effort.of(short=999_983, ci=401, quick=1_009, long=1)
         _sweep(outcome, program, setting, stride, share)
     _oracle(outcome, rng, effort.of(short=40_000, ci=200_000, quick=1_000_000, long=20_000_000) // share.of)
     return outcome

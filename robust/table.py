@@ -146,6 +146,19 @@ ATTACKS = (
         (ASAN,),
     ),
     Attack(
+        "deals",
+        "robust.hostile_deals",
+        PLAIN,
+        _twins(
+            BROKEN,
+            "a fixed price above the cap",
+            "a deal at the open auction's floor",
+            "a deal for any line item",
+            "the open auction of a private one",
+        ),
+        (ASAN,),
+    ),
+    Attack(
         "graphs",
         "robust.hostile_graphs",
         ASAN,

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sysconfig
 import threading
+import time
 from array import array
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from robust.corpus import requests
 from robust.models import line_of, scorer_of, wide_blueprint
 from robust.outcome import Effort, Outcome
 
+_LONGEST_WAIT_S = 60.0
 _OF_PYTHON = ("bind", "engine_from_python", "batch", "dict")  # objects that need an interpreter
 
 
@@ -119,6 +121,9 @@ def _with_python(outcome: Outcome, n_swaps: int) -> None:
             decided.append(scorer)
         box[0] = current[i % 2]
         box[0][1].pacing_multiplier = (1.0, 0.5, 0.0)[i % 3]
+    until = time.monotonic() + _LONGEST_WAIT_S
+    while min(counts) == 0 and time.monotonic() < until:  # a busy machine may not have let each of them run
+        time.sleep(0.01)
     stop.set()
     for thread in threads:
         thread.join()
