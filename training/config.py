@@ -107,7 +107,7 @@ class RetrainConfig(_Section):
     def _check(self) -> Self:
         if self.train.log.is_sampled:
             raise ValueError(
-                "the gate judges on whole days: sample for `bidml train`, or retrain on fewer days"
+                "the gate judges on whole days: sample for `bidml train`, or retrain on several machines"
             )
         return self
 

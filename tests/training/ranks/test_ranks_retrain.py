@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -55,6 +57,30 @@ def places() -> str:
     return ",".join(f"{machine.host}:{machine.port}" for machine in free_machines(2))
 
 
+def dask_recipe(folder: Path) -> Path:
+    """The block of docs/scale.md as a program, on a local cluster of two workers."""
+    blocks = re.findall(r"```py\n(.*?)```", (ROOT / "docs" / "scale.md").read_text(), re.DOTALL)
+    (recipe,) = [block for block in blocks if "dask" in block]
+    given = {"--config": str(folder / "job.toml"), "--window": str(WINDOW).replace("_", "/")}
+    job = [word for pair in {**given, "--out": str(folder / "runs")}.items() for word in pair]
+    first = free_machines(2)[0].port
+    for was, now in (
+        (re.search(r"^JOB = .*$", recipe, re.MULTILINE).group(), f"JOB = {job!r}"),  # type: ignore[union-attr]
+        ('Client("scheduler:8786")', "Client(cluster)"),
+        ("12400 + rank", f"{first} + rank"),
+    ):
+        assert recipe.count(was) == 1
+        recipe = recipe.replace(was, now)
+    program = folder / "on_dask.py"
+    program.write_text(
+        "from dask.distributed import LocalCluster\n\nif __name__ == '__main__':\n"
+        "    with LocalCluster(\n"
+        "        n_workers=2, threads_per_worker=1, host='127.0.0.1', dashboard_address=None\n"
+        "    ) as cluster:\n" + textwrap.indent(recipe, " " * 8)
+    )
+    return program
+
+
 def status(folder: Path) -> Mapping[str, Any]:
     try:
         found: Mapping[str, Any] = json.loads((folder / "status.json").read_text())
@@ -73,8 +99,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_killed_rank_ends_the_job_and_a_rerun_publishes_one_model(folder: Path) -> None:
-    """Killed in its training: the other fails as a lost rank within moments, nothing is published; again, and both end
-    well, with the same parts to the byte."""
+    """Killed in its training: the other fails as a lost rank within moments, nothing is published; again, as the guide
+    starts ranks on Dask, and both end well, with the same parts to the byte."""
     runs = folder / "runs"
     machines = places()
     ranks = [started(folder, rank, machines) for rank in range(2)]
@@ -97,10 +123,15 @@ def test_a_killed_rank_ends_the_job_and_a_rerun_publishes_one_model(folder: Path
     assert not (folder / "published").exists()
     assert not (runs / RUN / "model.onnx").exists()
 
-    machines = places()
-    ranks = [started(folder, rank, machines) for rank in range(2)]
-    said = [process.communicate(timeout=600)[0] for process in ranks]
-    assert [process.returncode for process in ranks] == [0, 0], said
+    done = subprocess.run(
+        [sys.executable, str(dask_recipe(folder))],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
     assert (status(runs)["state"], status(runs / "rank-1")["state"]) == ("done", "done")
     published = read_publication(folder / "published")
     assert published is not None
