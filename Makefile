@@ -15,7 +15,7 @@ demo: $(VENV)/.built
 	$(BIN)/bidml demo --out runs/demo
 
 test: lint types $(VENV)/.built $(VENV)-ort-min/.installed
-	BIDML_ORT_MIN_PYTHON=$(CURDIR)/$(VENV)-ort-min/bin/python $(BIN)/python -m pytest -q $(PYTEST_ARGS)
+	BIDML_ORT_MIN_PYTHON=$(CURDIR)/$(VENV)-ort-min/bin/python $(BIN)/python -m pytest -q -n auto --dist loadfile $(PYTEST_ARGS)
 
 # Attacks on the runtime: robust in minutes (CI), robust-long in hours. docs/reliability.md says what they try.
 robust: $(VENV)/.built
