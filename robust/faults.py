@@ -117,8 +117,18 @@ FAULTS: tuple[Fault, ...] = (
         ("the last deal, not the best", "!best.bids() || is_better", "true"),
         ("the open auction where a deal is as good", "offer.surplus_cpm >= best.surplus_cpm", "offer.surplus_cpm > best.surplus_cpm",
          "only a fixed price that equals a surplus to the last bit tells them apart"),
-        ("second price earns nothing below the bid", "(v - bid) * win_rate(curve, gamma, bid) + saved", "(v - bid) * win_rate(curve, gamma, bid)"),
         ("a deal is never of the request's kind", "std::isnan(kind) ? of_request : kind == 1.0 || kind == 2.0 ? int(kind) : 0", "kind == 1.0 || kind == 2.0 ? int(kind) : 0"),
+    ),
+    *_in(
+        "surplus.h",
+        "tests/score/test_deals.py tests/score/test_scorer.py",
+        ("second price earns nothing below the bid", "(v - bid) * win_rate(curve, gamma, bid) + saved", "(v - bid) * win_rate(curve, gamma, bid)"),
+    ),
+    *_in(
+        "scorer.h",
+        "tests/score/test_scorer.py",
+        ("the best of second price by what first price earns", "__builtin_expect(terms.auction_type == 2, 0)", "false"),
+        ("the bound of second price is too low", "(v - terms.floor_cpm) * d.win_rate < best_surplus_cpm", "(v - terms.floor_cpm) * d.win_rate < 2.0 * best_surplus_cpm"),
     ),
     *_in(
         "batch.cc",

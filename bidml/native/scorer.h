@@ -19,6 +19,7 @@
 #include "price.h"
 #include "read_dict.h"
 #include "read_json.h"
+#include "surplus.h"
 #include "telemetry.h"
 
 namespace bidml {
@@ -294,7 +295,8 @@ uint32_t heads_for(const Model& model, const LineAt& line_at, Py_ssize_t first, 
   return kPricingHeads;
 }
 
-// The line item with the highest expected surplus; the first of equals.
+// The line item with the highest expected surplus; the first of equals. Under second price that is an integral, which is
+// not asked for where its bound, (v − r) F(b), says that it cannot win.
 template <class Request, class LineAt>
 Best best_of(const Model& model, const Request& request, const LineAt& line_at, Py_ssize_t n_lines,
              FeatureCounts* look) noexcept {
@@ -322,7 +324,12 @@ Best best_of(const Model& model, const Request& request, const LineAt& line_at, 
           if (best.index < 0) best.reason = d.reason;
           continue;
         }
-        const double surplus_cpm = (d.unshaded_bid_cpm - d.bid_cpm) * d.win_rate;
+        const double v = d.unshaded_bid_cpm;
+        double surplus_cpm = (v - d.bid_cpm) * d.win_rate;
+        if (__builtin_expect(terms.auction_type == 2, 0)) {
+          if (best.index >= 0 && (v - terms.floor_cpm) * d.win_rate < best_surplus_cpm) continue;
+          surplus_cpm = second_price_surplus_cpm(v, d.bid_cpm, trace.curve, model.win.gamma, terms.floor_cpm);
+        }
         if (best.index < 0 || surplus_cpm > best_surplus_cpm) {
           best = {first + i, d.bid_cpm, Reason::kBid, d.optimum_cpm, trace.pctr, trace.pcvr};
           best_surplus_cpm = surplus_cpm;

@@ -100,7 +100,7 @@ class Explanation:
 
     @property
     def expected_surplus_cpm(self) -> float:
-        """(v − bid) · win_rate, v after pacing."""
+        """(v − bid) · win_rate, v after pacing: what first price earns. Second price earns at least that."""
         return (self.unshaded_bid_cpm - self.bid_cpm) * self.win_rate if self.bid_cpm > 0.0 else 0.0
 
     def __str__(self) -> str:

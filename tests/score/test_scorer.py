@@ -24,6 +24,8 @@ from bidml.blueprint import Blueprint, Column, CtrBlueprint, Head, Lookup, Trees
 from bidml.contract import AuctionType, NoBidReason
 from bidml.errors import ArtifactError, ConfigError
 from bidml.export import write_artifact
+from bidml.pricing import WinCurve
+from bidml.pricing.mechanisms import second_price_surplus_cpm
 from bidml.score import LineItem, RawExtractor, Scorer
 from bidml.score._native import isa_available
 from bidml.score.reader import read_artifact
@@ -285,6 +287,39 @@ def test_best_is_the_line_item_with_the_highest_expected_surplus(scorer: Scorer)
             assert not any(
                 bid > 0.0 and s == surplus[index] for s, bid in zip(surplus[:index], bids, strict=False)
             )
+
+
+def test_the_best_of_second_price_is_by_what_it_earns(scorer: Scorer) -> None:
+    """E[(v − max(M, r)) 1(M ≤ b)] by NumPy, b being v or the cap; the bound that saves integrals loses no winner."""
+    rng = np.random.default_rng(2)
+    not_the_first = 0
+    for _ in range(100):
+        lines = [
+            line_of(
+                scorer,
+                creative=str(rng.choice(["320x50", "other"])),
+                value_per_click=float(rng.lognormal(-1.0, 1.0)),
+                cap_cpm=float(rng.choice([1.0, 5.0, 200.0])),
+            )
+            for _ in range(int(rng.integers(2, 8)))
+        ]
+        floor = float(rng.choice([0.0, 0.05, 0.5]))
+        request = REQUEST | {"at": 2, "imp": [{"bidfloor": floor, "bidfloorcur": "EUR"}]}
+        earned = []
+        for line in lines:
+            why = scorer.explain(request, line)
+            curve = WinCurve(why.win_location, why.win_shape, scorer.blueprint.win.gamma)  # type: ignore[union-attr]
+            bid = np.array([why.bid_cpm])
+            found = second_price_surplus_cpm(why.unshaded_bid_cpm, bid, curve, lowest_price_cpm=floor)
+            earned.append(float(found[0]) if why.bid_cpm > 0.0 else 0.0)
+        index, bid_cpm = scorer.best(request, lines)
+        if index < 0:
+            assert not any(earned)
+            continue
+        assert earned[index] >= max(earned) * (1.0 - 1e-9)
+        assert bid_cpm == scorer.bid(request, lines[index])
+        not_the_first += index > 0
+    assert not_the_first > 30
 
 
 def test_best_of_none_is_none(scorer: Scorer) -> None:
