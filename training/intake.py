@@ -68,7 +68,7 @@ def wait_for_files(
             break
         if now() >= deadline:
             raise DataError(
-                "every day (or hour) of the window is complete",
+                "every day or hour of the window is complete",
                 value=missing,
                 remedy=f"wait for {config.marker or 'the files'} of these, or take another window",
             )

@@ -133,7 +133,7 @@ def test_a_difference_is_paired(simulation, auctions):
     bids, curve = near(auctions), true_curve(simulation)
     same = off_policy_value(auctions, bids, curve, rng=rng(), against_cpm=bids)
     for name in TELLS:
-        assert (getattr(same, name).low, getattr(same, name).high) == (0.0, 0.0)
+        assert (getattr(same, name).low, getattr(same, name).high) == pytest.approx((0.0, 0.0), abs=1e-12)
     other = np.minimum(1.05 * bids, auctions.value_cpm)
     one = off_policy_value(auctions, bids, curve, rng=rng())
     two = off_policy_value(auctions, other, curve, rng=rng())

@@ -303,11 +303,11 @@ def test_of_publishers_at_once_one_wins_and_the_others_err(memory: Path) -> None
 def test_the_race_would_be_seen_without_the_lock(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The broken twin: without mutual exclusion more than one says it won."""
     monkeypatch.setattr(fcntl, "flock", lambda *_: None)
-    wins = []
-    for n in range(20):
+    for n in range(300):  # as a rule within five; seldom where the machine is busy
         publish_next(memory / str(n), OLD)
-        wins.append(race(memory / str(n), 4)[0])
-    assert max(wins) > 1
+        if race(memory / str(n), 4)[0] > 1:
+            return
+    pytest.fail("300 races without a lock, and never two winners")
 
 
 def test_a_publisher_that_waits_too_long_is_refused(tmp_path: Path) -> None:

@@ -292,7 +292,7 @@ def test_mlflow_is_told_of_every_end(copy: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("break_it", "message", "exit_code"),
     [
-        ("no marker", "every day of the window is complete", 3),
+        ("no marker", "every day or hour of the window is complete", 3),
         ("a row is missing", "rows that their markers promise", 3),
         ("empty", "at least 1,000 rows", 3),
         ("poisoned", "quarantined", 3),
@@ -437,7 +437,7 @@ def test_the_command_has_the_exit_codes_of_bidml(
         check=False,
     )
     assert found.returncode == 3, found.stderr
-    assert found.stderr.startswith("retrain: every day of the window is complete")
+    assert found.stderr.startswith("retrain: every day or hour of the window is complete")
     status = json.loads((tmp_path / "runs" / "status.json").read_text())
     assert (status["state"], status["exit_code"]) == ("failed", 3)
 
