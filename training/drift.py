@@ -20,6 +20,7 @@ from bidml.features import RawColumns
 from training.config import AlarmConfig
 
 _TOP: Final = 30
+_CLOCK: Final = ("derived.hour_of_day", "derived.weekday")
 _OTHER: Final = "\x00other"  # no key: a category's text holds no NUL from OpenRTB
 Profile = Mapping[str, Any]
 
@@ -47,7 +48,8 @@ def profile_of(columns: RawColumns, spec: FeatureSpec, log: pd.DataFrame) -> dic
 
 
 def drift(reference: Profile, columns: RawColumns, spec: FeatureSpec, log: pd.DataFrame) -> dict[str, Any]:
-    """`psi` by feature, the features that `reference` lacks, and ratios of CTR, win rate, price and bid to it."""
+    """`psi` by feature, the features that `reference` lacks, those that tell the time, and ratios of CTR, win rate,
+    price and bid to it."""
     now = profile_of(columns, spec, log)
     psi, new = {}, []
     for feature in spec.features:
@@ -66,7 +68,8 @@ def drift(reference: Profile, columns: RawColumns, spec: FeatureSpec, log: pd.Da
     for name in ("ctr", "win_rate", "median_price_cpm", "median_bid_cpm"):
         if reference.get(name) and now[name] is not None:
             ratios[name] = now[name] / reference[name]
-    return {"psi": psi, "new_features": new, "ratios": ratios}
+    clock = [feature.name for feature in spec.features if feature.source in _CLOCK]
+    return {"psi": psi, "new_features": new, "clock": clock, "ratios": ratios}
 
 
 def psi_of(reference: Any, counts: Any) -> float:
@@ -85,8 +88,13 @@ def psi_of(reference: Any, counts: Any) -> float:
 
 
 def refuse_drift(found: Mapping[str, Any], config: AlarmConfig) -> list[str]:
-    """Warnings, one text each; raises `RefusedError` for what is beyond the bounds."""
-    far = {name: round(psi, 3) for name, psi in found["psi"].items() if psi > config.psi_refuse}
+    """Warnings, one text each; raises `RefusedError` for what is beyond the bounds. Features that tell the time only
+    warn: a day after a week, or hours after a day, have other hours."""
+    far = {
+        name: round(psi, 3)
+        for name, psi in found["psi"].items()
+        if psi > config.psi_refuse and name not in found["clock"]
+    }
     if far:
         raise RefusedError(
             f"no feature has moved by a PSI above {config.psi_refuse:g} since the champion's training",

@@ -319,3 +319,21 @@ def test_a_smaller_shift_and_a_new_feature_are_told() -> None:
     profile = profile_of(raw_columns(log, SPEC), SPEC, log)
     del profile["features"]["os"]
     assert refuse_drift(drift(profile, raw_columns(log, SPEC), SPEC, log), AlarmConfig()) == ["os is new"]
+
+
+def test_other_hours_are_told_not_refused() -> None:
+    """A refresh on six hours, after a week: hour and weekday have moved, and nothing is broken."""
+    spec = FeatureSpec(
+        (
+            Feature("hour", FeatureKind.NUMBER, "derived.hour_of_day"),
+            Feature("weekday", FeatureKind.NUMBER, "derived.weekday"),
+        )
+    )
+    rng = np.random.default_rng(5)
+    week = pd.DataFrame({"hour": rng.integers(0, 24, 5000), "weekday": rng.integers(0, 7, 5000)})
+    hours = pd.DataFrame({"hour": rng.integers(6, 12, 500), "weekday": np.full(500, 3)})
+    found = drift(profile_of(raw_columns(week, spec), spec, week), raw_columns(hours, spec), spec, hours)
+    assert min(found["psi"].values()) > AlarmConfig().psi_refuse
+    assert {text.split()[0] for text in refuse_drift(found, AlarmConfig())} == {"hour", "weekday"}
+    with pytest.raises(RefusedError, match="weekday"):
+        refuse_drift({**found, "clock": ["hour"]}, AlarmConfig())
