@@ -10,7 +10,7 @@ with 95 % intervals (Student's t), and processor seconds per update.
 
 `blended` is LightGBM's `Booster.refit` (decay 0.9, its default) of the champion's own booster on the champion's own
 inputs, its level then set on the same rows: what a user would take instead. `refresh` in benchmarks/README.md has the
-results. The rates of `bidml.fit.refresh` were chosen on seeds 1 to 4 of an earlier form of this world.
+results. The rates of `bidml.fit.refresh` were chosen on seeds 1 and 2 of an earlier form of this world.
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ def _check_champion(champion: Blueprint, config: TrainConfig, data: TrainingData
     if champion.spec != data.spec or champion.currency != data.currency:
         raise ConfigError(
             "a champion is refreshed with its own features and currency",
-            value=sorted({*champion.spec.names} ^ {*data.spec.names}) or champion.currency,
+            value={"features": champion.spec.to_json()["features"], "currency": champion.currency},
             remedy="fit anew, without --refresh",
         )
     missing = [part.value for part in config.models if getattr(champion, part.value) is None]
