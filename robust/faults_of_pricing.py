@@ -67,7 +67,7 @@ FAULTS_OF_PRICING: tuple[Fault, ...] = (
         "test_exploration.py",
         ("density without the share", "density = share * density_around", "density = density_around"),
         ("density without the cuts", "inside / (ndtr(high) - ndtr(low))", "inside"),
-        ("everything is explored", "may & (rng.random(len(bid)) < share)", "may"),
+        ("everything is explored", "may & (chosen < share)", "may"),
         ("a bid outside its bounds is explored", " & (lowest <= bid) & (bid <= highest)", ""),
     ),
     *_in(

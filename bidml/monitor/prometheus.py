@@ -44,6 +44,11 @@ class TelemetryCollector(Collector):
             {("lowered",): found.lowered, ("raised",): found.raised},
             "by",
         )
+        yield self._counter(
+            "explored_bids",
+            "Bids that were varied on purpose, not among the moved ones.",
+            {(): found.explored},
+        )
         yield self._histogram("pctr", "Predicted click rate of scored decisions.", found.pctr)
         yield self._histogram(
             "pcvr", "Predicted conversion rate, where conversions are paid for.", found.pcvr

@@ -133,7 +133,7 @@ bool score_batch(const Model& model, const BatchColumns& batch, Telemetry& telem
         wants_win_rate ? price_margins<true>(model, inputs, trace, margin_of)
                        : price_margins<false>(model, inputs, trace, margin_of);
         telemetry.count(trace.decision.reason, trace.decision.bid_cpm, trace.decision.optimum_cpm, trace.pctr,
-                        trace.pcvr);
+                        trace.pcvr, kMissing);
       } else {
         trace.pctr = sigmoid(calibrated(model.calibration, trace.margins[0]));
         trace.curve = win_curve(model.win, trace.margins[1], trace.margins[2]);

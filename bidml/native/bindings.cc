@@ -1,4 +1,4 @@
-// The module `bidml.score._native`: the only file, with `extract.h` and `bind_engine.cc`, that knows Python.
+// The module `bidml.score._native`: the only file, with the other `bind_*.cc` and `*_to_python.h`, that knows Python.
 //
 // Two kinds of callables. The hot ones (`bid`, `decide`, `best`) are plain METH_FASTCALL slots on the class: one C call,
 // no argument conversion, no exception on request content. The others go through nanobind and may raise.
@@ -12,13 +12,18 @@
 
 #include "batch.h"
 #include "deals.h"
+#include "decisions_to_python.h"
 #include "engine_from_python.h"
 #include "gil.h"
+#include "hot_arguments.h"
 #include "telemetry_to_python.h"
 
 namespace nb = nanobind;
 
 namespace bidml {
+
+void bind_exploration(nb::module_& module);
+
 namespace {
 
 struct Scorer {
@@ -29,6 +34,7 @@ struct Scorer {
 };
 
 PyTypeObject* line_item_type = nullptr;
+DecisionTypes decision_types;
 
 double number_attribute(nb::handle object, const char* name) { return nb::cast<double>(object.attr(name)); }
 
@@ -65,6 +71,7 @@ std::shared_ptr<const Model> model_of(nb::handle blueprint, nb::list rates, std:
       sources, text_attribute(blueprint.attr("spec"), "timestamp_ms_source"));
   model->dict_reader = std::make_unique<DictReader>(model->extractor->plan());
   model->deal_reader = std::make_unique<const DealReader>();
+  model->auction_id_reader = std::make_unique<const AuctionIdReader>();
 
   const nb::object ctr = blueprint.attr("ctr"), cvr = blueprint.attr("cvr"), win = blueprint.attr("win");
   nb::list heads;
@@ -114,17 +121,6 @@ LineItem* line_item_of(PyObject* object, const Scorer& scorer) {
   return line;
 }
 
-bool imp_index_of(PyObject* const* args, Py_ssize_t n, Py_ssize_t* index) {
-  *index = 0;
-  if (n == 2) return true;
-  if (n != 3) {
-    PyErr_Format(PyExc_TypeError, "the arguments are (request, line, imp=0); found %zd", n);
-    return false;
-  }
-  *index = PyNumber_AsSsize_t(args[2], PyExc_OverflowError);
-  return !(*index == -1 && PyErr_Occurred());
-}
-
 bool raise_if_strict(const Scorer& scorer, Reason reason) {
   if (!scorer.invalid_request_error.is_valid() || reason < Reason::kInvalidRequest || reason > Reason::kUnsupportedAuctionType)
     return false;
@@ -135,52 +131,6 @@ bool raise_if_strict(const Scorer& scorer, Reason reason) {
   }
   return true;
 }
-
-// The bytes of a JSON request, borrowed while this lives.
-class Bytes {
- public:
-  // An error is set when `object` has no bytes.
-  explicit Bytes(PyObject* object) noexcept {
-    if (PyBytes_Check(object)) {
-      view_ = {PyBytes_AS_STRING(object), static_cast<size_t>(PyBytes_GET_SIZE(object))};
-    } else if (PyObject_GetBuffer(object, &buffer_, PyBUF_SIMPLE) == 0) {
-      view_ = {static_cast<const char*>(buffer_.buf), static_cast<size_t>(buffer_.len)};
-      held_ = true;
-    } else {
-      PyErr_Format(PyExc_TypeError, "a JSON request is bytes; found %.80s; encode it, or give a decoded one to bid",
-                   Py_TYPE(object)->tp_name);
-      failed_ = true;
-    }
-  }
-  Bytes(const Bytes&) = delete;
-  Bytes& operator=(const Bytes&) = delete;
-  ~Bytes() {
-    if (held_) PyBuffer_Release(&buffer_);
-  }
-  bool failed() const noexcept { return failed_; }
-  std::string_view view() const noexcept { return view_; }
-
- private:
-  std::string_view view_;
-  Py_buffer buffer_{};
-  bool held_ = false, failed_ = false;
-};
-
-// Calls `use` with the request of a hot call, false when an argument is wrong (an error is set).
-template <class Use>
-bool with_dict(PyObject* argument, Py_ssize_t imp, Use&& use) {
-  use(DictRequest{argument, imp});
-  return true;
-}
-template <class Use>
-bool with_json(PyObject* argument, Py_ssize_t imp, Use&& use) {
-  const Bytes bytes(argument);
-  if (bytes.failed()) return false;
-  use(JsonRequest{bytes.view(), imp});
-  return true;
-}
-#define BIDML_WITH_REQUEST(is_json, argument, imp, use) \
-  ((is_json) ? with_json(argument, imp, use) : with_dict(argument, imp, use))
 
 template <bool is_json>
 bool decide_call(PyObject* self, PyObject* const* args, Py_ssize_t n, Trace& trace) {
@@ -199,7 +149,7 @@ bool decide_call(PyObject* self, PyObject* const* args, Py_ssize_t n, Trace& tra
   const auto use = [&](const auto& request) { decide<false>(*scorer.model, request, *line, trace, look); };
   if (!BIDML_WITH_REQUEST(is_json, args[0], imp, use)) return false;
   const Decision& d = trace.decision;
-  telemetry.count(d.reason, d.bid_cpm, d.optimum_cpm, trace.pctr, trace.pcvr);
+  telemetry.count(d.reason, d.bid_cpm, d.optimum_cpm, trace.pctr, trace.pcvr, trace.propensity);
   if (is_due) telemetry.took(start);
   return !raise_if_strict(scorer, trace.decision.reason);
 }
@@ -215,7 +165,8 @@ template <bool is_json>
 PyObject* scorer_decide(PyObject* self, PyObject* const* args, Py_ssize_t n) {
   Trace trace;
   if (!decide_call<is_json>(self, args, n, trace)) return nullptr;
-  return Py_BuildValue("(di)", trace.decision.bid_cpm, static_cast<int>(trace.decision.reason));
+  PyObject* reason = PyLong_FromLong(static_cast<int>(trace.decision.reason));
+  return decision_types.of_line.make(PyFloat_FromDouble(trace.decision.bid_cpm), reason, trace.propensity);
 }
 
 template <bool is_json>
@@ -243,10 +194,11 @@ PyObject* scorer_best(PyObject* self, PyObject* const* args, Py_ssize_t n) {
   FeatureCounts* look = is_due ? &telemetry.features : nullptr;
   const auto use = [&](const auto& request) { best = best_of(*scorer.model, request, line_at, n_lines, look); };
   if (!BIDML_WITH_REQUEST(is_json, args[0], imp, use)) return nullptr;
-  telemetry.count(best.reason, best.bid_cpm, best.optimum_cpm, best.pctr, best.pcvr);
+  telemetry.count(best.reason, best.bid_cpm, best.optimum_cpm, best.pctr, best.pcvr, best.propensity);
   if (is_due) telemetry.took(start);
   if (raise_if_strict(scorer, best.reason)) return nullptr;
-  return Py_BuildValue("(nd)", best.index, best.bid_cpm);
+  PyObject* index = PyLong_FromSsize_t(best.index);
+  return decision_types.of_lines.make(index, PyFloat_FromDouble(best.bid_cpm), best.propensity);
 }
 
 template <bool is_json>
@@ -268,11 +220,13 @@ PyObject* scorer_decide_deal(PyObject* self, PyObject* const* args, Py_ssize_t n
   const auto use = [&](const auto& request) { offer = decide_deal(*scorer.model, request, *line, trace, look); };
   if (!BIDML_WITH_REQUEST(is_json, args[0], imp, use)) return nullptr;
   const Decision& d = offer.decision;
-  telemetry.count(d.reason, d.bid_cpm, d.optimum_cpm, trace.pctr, trace.pcvr);
+  telemetry.count(d.reason, d.bid_cpm, d.optimum_cpm, trace.pctr, trace.pcvr, trace.propensity);
   if (is_due) telemetry.took(start);
   if (raise_if_strict(scorer, d.reason)) return nullptr;
   const char* id = offer.bids() && offer.deal >= 0 ? line->deals[size_t(offer.deal)].c_str() : nullptr;
-  return Py_BuildValue("(diz)", d.bid_cpm, static_cast<int>(d.reason), id);
+  PyObject* deal = id != nullptr ? PyUnicode_FromString(id) : Py_NewRef(Py_None);
+  PyObject* code = PyLong_FromLong(static_cast<int>(d.reason));
+  return decision_types.of_deals.make(PyFloat_FromDouble(d.bid_cpm), code, deal, trace.propensity);
 }
 
 template <class Function>
@@ -285,23 +239,25 @@ PyMethodDef hot_methods[] = {
      "bid(request, line, imp=0, /) -> float\n\nThe bid in CPM of the artifact's currency; 0.0 is no bid.\n\n"
      "Never raises on request content (but with strict=True), never above cap or value, never below floor."},
     {"decide", slot(scorer_decide<false>), METH_FASTCALL,
-     "decide(request, line, imp=0, /) -> (bid_cpm, reason)\n\nLike bid, with the NoBidReason as an int (0: a bid)."},
+     "decide(request, line, imp=0, /) -> Decision\n\nLike bid: (bid_cpm, reason), the NoBidReason as an int (0: a bid), and as "
+     "an attribute the propensity of a bid that was varied."},
     {"best", slot(scorer_best<false>), METH_FASTCALL,
-     "best(request, lines, imp=0, /) -> (index, bid_cpm)\n\nThe line item with the highest expected surplus "
-     "(v - b) * win_rate(b), v after pacing; (-1, 0.0) when none bids. The request is encoded once."},
+     "best(request, lines, imp=0, /) -> BestDecision\n\n(index, bid_cpm): the line item with the highest expected surplus "
+     "(v - b) * win_rate(b), v after pacing; (-1, 0.0) when none bids. The request is encoded once. Bids "
+     "that are varied are so afterwards."},
     {"bid_json", slot(scorer_bid<true>), METH_FASTCALL,
      "bid_json(request, line, imp=0, /) -> float\n\nbid(json.loads(request), line, imp) for the bytes of a request, "
      "without decoding what the model does not read.\n\nBytes that are not JSON are no bid, invalid_request."},
     {"decide_json", slot(scorer_decide<true>), METH_FASTCALL,
-     "decide_json(request, line, imp=0, /) -> (bid_cpm, reason)\n\nLike bid_json, with the NoBidReason as an int."},
+     "decide_json(request, line, imp=0, /) -> Decision\n\nLike decide, for the bytes of a request."},
     {"best_json", slot(scorer_best<true>), METH_FASTCALL,
-     "best_json(request, lines, imp=0, /) -> (index, bid_cpm)\n\nLike best, for the bytes of a request."},
+     "best_json(request, lines, imp=0, /) -> BestDecision\n\nLike best, for the bytes of a request."},
     {"decide_deal", slot(scorer_decide_deal<false>), METH_FASTCALL,
-     "decide_deal(request, line, imp=0, /) -> (bid_cpm, reason, deal)\n\nLike decide, for a line item with deals: of the "
+     "decide_deal(request, line, imp=0, /) -> DealDecision\n\n(bid_cpm, reason, deal): like decide, for a line item with deals: of the "
      "open auction and the deals of imp.pmp that it names, the offer of the highest expected surplus; deal is the id to "
      "answer with, None for the open auction."},
     {"decide_deal_json", slot(scorer_decide_deal<true>), METH_FASTCALL,
-     "decide_deal_json(request, line, imp=0, /) -> (bid_cpm, reason, deal)\n\nLike decide_deal, for the bytes of a request."},
+     "decide_deal_json(request, line, imp=0, /) -> DealDecision\n\nLike decide_deal, for the bytes of a request."},
     {nullptr, nullptr, 0, nullptr}};
 
 // nanobind's own, which lets a std::bad_alloc pass into CPython; what it had allocated is lost then.
@@ -370,6 +326,7 @@ nb::dict trace_dict(const Trace& trace) {
   out["unshaded_bid_cpm"] = trace.decision.unshaded_bid_cpm;
   out["optimum_cpm"] = trace.decision.optimum_cpm;
   out["floor_cpm"] = trace.floor_cpm;
+  out["propensity"] = trace.propensity;
   out["auction_type"] = trace.auction_type;
   out["pctr"] = trace.pctr;
   out["pcvr"] = trace.pcvr;
@@ -466,7 +423,8 @@ int slot_below(nb::handle slot, int n) {
 // Not by calling the type: nanobind would allocate where nothing catches a std::bad_alloc.
 nb::object line_item(Scorer& scorer, nb::list categories, nb::list numbers, double value_per_click, double cap_cpm,
                      double pacing_multiplier, double value_per_conversion, double value_per_impression_cpm,
-                     nb::list deals) {
+                     nb::list deals, double exploration_share, double exploration_sigma,
+                     uint64_t exploration_key_low, uint64_t exploration_key_high) {
   nb::object made = nb::inst_alloc(nb::handle(reinterpret_cast<PyObject*>(line_item_type)));
   LineItem* line = new (nb::inst_ptr<LineItem>(made)) LineItem();
   nb::inst_mark_ready(made);
@@ -493,6 +451,7 @@ nb::object line_item(Scorer& scorer, nb::list categories, nb::list numbers, doub
   line->value_per_impression_cpm = value_per_impression_cpm;
   for (nb::handle deal : deals) line->deals.emplace_back(nb::cast<std::string_view>(deal));
   line->cap_cpm = cap_cpm;
+  line->exploration = {exploration_share, exploration_sigma, {exploration_key_low, exploration_key_high}};
   line->pacing_multiplier = pacing_multiplier;
   return made;
 }
@@ -508,6 +467,7 @@ NB_MODULE(_native, m) {
   nb::set_leak_warnings(false);
   m.doc() = "The native runtime of bidml.score.";
   bind_engine(m);
+  bind_exploration(m);
 
   nb::class_<LineItem> line_class(m, "LineItem", nb::dynamic_attr());
   line_class
@@ -523,6 +483,7 @@ NB_MODULE(_native, m) {
             line.pacing_multiplier.store(x, std::memory_order_relaxed);
           });
   line_item_type = reinterpret_cast<PyTypeObject*>(line_class.ptr());
+  decision_types.add_to(m);
 
   nb::class_<Scorer>(m, "NativeScorer", nb::type_slots(scorer_slots))
       .def("__init__",

@@ -17,6 +17,8 @@ struct Offer {
   Decision decision;
   double surplus_cpm = 0.0;
   Py_ssize_t deal = -1;  // of the line item's deals; -1: the open auction
+  double floor_cpm = 0.0;
+  int auction_type = 0;  // 0: a fixed price
 
   bool bids() const noexcept { return decision.reason == Reason::kBid; }
 };
@@ -25,6 +27,8 @@ struct Offer {
 inline Offer auction_offer(const Model& model, const Decision& value, const WinCurve& curve, const RootTerms& terms,
                            const PriceInputs& in) noexcept {
   Offer offer;
+  offer.floor_cpm = in.floor_cpm;
+  offer.auction_type = in.auction_type;
   offer.decision = price<true>(value, curve, model.win.gamma, terms, in);
   if (!offer.bids()) return offer;
   const double v = value.unshaded_bid_cpm, bid = offer.decision.bid_cpm;
@@ -135,6 +139,8 @@ Offer decide_deal(const Model& model, const Request& request, const LineItem& li
         if (!best.bids() || is_better) best = offer;
       });
     }
+    if (__builtin_expect(line.exploration.share > 0.0, 0))
+      explore<true>(model, request, line, best.floor_cpm, best.auction_type, best.decision, trace);
   });
   trace.decision = best.decision;
   return best;

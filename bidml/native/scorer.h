@@ -13,8 +13,10 @@
 #include <utility>
 #include <vector>
 
+#include "auction_id.h"
 #include "deal_reader.h"
 #include "engine.h"
+#include "exploration.h"
 #include "extract.h"
 #include "price.h"
 #include "read_dict.h"
@@ -34,6 +36,7 @@ struct Model {
   std::unique_ptr<const Extractor> extractor;
   std::unique_ptr<const DictReader> dict_reader;
   std::unique_ptr<const DealReader> deal_reader;
+  std::unique_ptr<const AuctionIdReader> auction_id_reader;
   // Slots of the request come before those of the line item, so that each side is encoded in one call.
   int n_numbers = 0, n_categories = 0;
   int n_request_numbers = 0;
@@ -54,6 +57,7 @@ struct LineItem {
   double value_per_click = 0.0;  // after margin, as the next two
   double value_per_conversion = 0.0, value_per_impression_cpm = 0.0;
   double cap_cpm = 0.0;
+  Exploration exploration;
   std::atomic<double> pacing_multiplier{1.0};
 };
 
@@ -66,6 +70,7 @@ struct Trace {
   double floor_cpm = kMissing;
   int auction_type = 0;
   Decision decision;
+  double propensity = kMissing;  // of a bid that was varied: density of ln b
 };
 
 // What a request says about the auction besides features.
@@ -221,6 +226,20 @@ struct DictRequest {
   }
 
   template <class Use>
+  void with_auction_id(const Model& model, Use&& use) const noexcept {
+    TextScratch scratch;
+    const AuctionIdReader& reader = *model.auction_id_reader;
+    Found found;
+    if (reader.dict().read(object, {imp, nullptr}, {}, found)) {
+      use(reader.id(found, scratch));
+      return;
+    }
+    Held held;
+    reader.dict().read_held(object, {imp, nullptr}, {}, found, held);
+    use(reader.id(found, scratch));
+  }
+
+  template <class Use>
   void with_found(const Model& model, Use&& use) const noexcept {
     if (!PyDict_Check(object)) return;
     Found found;
@@ -252,11 +271,43 @@ struct JsonRequest {
   }
 
   template <class Use>
+  void with_auction_id(const Model& model, Use&& use) const noexcept {
+    TextScratch scratch;
+    Found found;
+    if (read_json(model.auction_id_reader->plan(), bytes, imp, {}, found)) use(model.auction_id_reader->id(found, scratch));
+  }
+
+  template <class Use>
   void with_found(const Model& model, Use&& use) const noexcept {
     Found found;
     if (read_json(model.extractor->plan(), bytes, imp, model.currency, found)) use(found);
   }
 };
+
+// The bid of a first-price auction, varied where its id says so; a request without an id is left alone. In other auctions
+// a bid that is not paid teaches less the lower it is: they are never explored.
+template <class Request>
+__attribute__((noinline)) Explored explore(const Model& model, const Request& request, const LineItem& line,
+                                           double bid_cpm, double floor_cpm, double v) noexcept {
+  Explored found{bid_cpm, kMissing};
+  request.with_auction_id(model, [&](std::string_view id) {
+    if (!id.empty())
+      found = explored(line.exploration, id, uint64_t(request.imp), bid_cpm, floor_cpm, std::min(line.cap_cpm, v));
+  });
+  return found;
+}
+
+// The same for a decision and where it stands.
+template <bool wants_win_rate, class Request>
+void explore(const Model& model, const Request& request, const LineItem& line, double floor_cpm, int auction_type,
+             Decision& decision, Trace& trace) noexcept {
+  if (decision.reason != Reason::kBid || auction_type != 1) return;
+  const Explored found = explore(model, request, line, decision.bid_cpm, floor_cpm, decision.unshaded_bid_cpm);
+  if (std::isnan(found.propensity)) return;
+  decision.bid_cpm = found.bid_cpm;
+  trace.propensity = found.propensity;
+  if (wants_win_rate) decision.win_rate = win_rate(trace.curve, model.win.gamma, found.bid_cpm);
+}
 
 // The decision for one line item; `look`: where to count its features, or null.
 template <bool wants_win_rate, class Request>
@@ -272,6 +323,8 @@ void decide(const Model& model, const Request& request, const LineItem& line, Tr
     model.engine->merge(row, row, *line.row);
     price_margins<wants_win_rate>(model, price_inputs(line, terms), trace,
                                   [&](size_t head) { return model.engine->margin(row, head); });
+    if (__builtin_expect(line.exploration.share > 0.0, 0))
+      explore<wants_win_rate>(model, request, line, terms.floor_cpm, terms.auction_type, trace.decision, trace);
     if (__builtin_expect(look != nullptr, 0)) {
       look_closely(model, found, *look);
       look_closely(line, *look);
@@ -283,7 +336,8 @@ struct Best {
   Py_ssize_t index = -1;
   double bid_cpm = 0.0;
   Reason reason = Reason::kInvalidRequest;
-  double optimum_cpm = 0.0, pctr = kMissing, pcvr = kMissing;  // of the line item that bids
+  // of the line item that bids
+  double optimum_cpm = 0.0, pctr = kMissing, pcvr = kMissing, unshaded_bid_cpm = 0.0, propensity = kMissing;
 };
 
 // The heads that some of these line items need.
@@ -331,10 +385,17 @@ Best best_of(const Model& model, const Request& request, const LineAt& line_at, 
           surplus_cpm = second_price_surplus_cpm(v, d.bid_cpm, trace.curve, model.win.gamma, terms.floor_cpm);
         }
         if (best.index < 0 || surplus_cpm > best_surplus_cpm) {
-          best = {first + i, d.bid_cpm, Reason::kBid, d.optimum_cpm, trace.pctr, trace.pcvr};
+          best = {first + i, d.bid_cpm, Reason::kBid, d.optimum_cpm, trace.pctr, trace.pcvr, v};
           best_surplus_cpm = surplus_cpm;
         }
       }
+    }
+    // The line items compete with the bids they intend.
+    if (best.index >= 0 && __builtin_expect(line_at(best.index).exploration.share > 0.0, 0) && terms.auction_type == 1) {
+      const Explored varied = explore(model, request, line_at(best.index), best.bid_cpm, terms.floor_cpm,
+                                      best.unshaded_bid_cpm);
+      best.bid_cpm = varied.bid_cpm;
+      best.propensity = varied.propensity;
     }
     if (__builtin_expect(look != nullptr, 0)) {
       look_closely(model, found, *look);

@@ -101,6 +101,7 @@ struct Telemetry {
 
   uint64_t decisions[kReasons] = {};
   uint64_t lowered = 0, raised = 0;   // bids that the cap held below the optimum, that the floor lifted above it
+  uint64_t explored = 0;              // bids that were varied on purpose, in neither of these
   LogHistogram<-20, 20> pctr;         // of every decision that was scored
   LogHistogram<-20, 20> pcvr;         // of those whose line item pays for conversions
   LogHistogram<-10, 24> bid_cpm;      // of every bid
@@ -124,13 +125,19 @@ struct Telemetry {
     return true;
   }
 
-  // `scored` is NaN where the decision fell before the model was asked, `converts` where conversions are not paid for.
-  void count(Reason reason, double bid, double optimum_cpm, double scored, double converts) noexcept {
+  // `scored` is NaN where the decision fell before the model was asked, `converts` where conversions are not paid for,
+  // `propensity` where the bid is the intended one.
+  void count(Reason reason, double bid, double optimum_cpm, double scored, double converts,
+             double propensity) noexcept {
     add(decisions[static_cast<int>(reason)]);
     if (scored == scored) pctr.count(scored);
     if (__builtin_expect(converts == converts, 0)) pcvr.count(converts);
     if (reason != Reason::kBid) return;
     bid_cpm.count(bid);
+    if (__builtin_expect(propensity == propensity, 0)) {
+      add(explored);
+      return;
+    }
     if (bid < optimum_cpm) add(lowered);
     if (bid > optimum_cpm) add(raised);
   }
@@ -143,6 +150,7 @@ struct Telemetry {
     for (int r = 0; r < kReasons; ++r) add(decisions[r], other.decisions[r]);
     add(lowered, other.lowered);
     add(raised, other.raised);
+    add(explored, other.explored);
     pctr.merge(other.pctr);
     pcvr.merge(other.pcvr);
     bid_cpm.merge(other.bid_cpm);

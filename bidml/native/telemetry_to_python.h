@@ -24,6 +24,7 @@ inline nanobind::dict telemetry_dict(const Telemetry& telemetry) {
   out["decisions"] = list_of(telemetry.decisions);
   out["lowered"] = telemetry.lowered;
   out["raised"] = telemetry.raised;
+  out["explored"] = telemetry.explored;
   out["pctr"] = histogram_tuple(telemetry.pctr);
   out["pcvr"] = histogram_tuple(telemetry.pcvr);
   out["bid_cpm"] = histogram_tuple(telemetry.bid_cpm);

@@ -3,7 +3,7 @@
 from bidml.pricing.arrays import Doubles
 from bidml.pricing.bid import first_price_optimum_cpm, optimal_bid_cpm, surplus_cpm
 from bidml.pricing.curve import WinCurve
-from bidml.pricing.exploration import density_around, draw_around_cpm, explore
+from bidml.pricing.exploration import density_around, draw_around_cpm, explore, explore_by_id
 from bidml.pricing.goals import (
     net_value_cpm,
     risk_averse_value_cpm,
@@ -30,6 +30,7 @@ __all__ = [
     "density_around",
     "draw_around_cpm",
     "explore",
+    "explore_by_id",
     "first_price_optimum_cpm",
     "mixed_auction_bid_cpm",
     "net_value_cpm",

@@ -15,6 +15,7 @@ from typing import Final
 
 from bidml.errors import ConfigError
 from bidml.score.following import FollowedLine, Following
+from bidml.score.scorer import BestDecision, Decision
 
 CONTROL: Final = "control"
 CHALLENGER: Final = "challenger"
@@ -80,15 +81,13 @@ class Canary:
             return self.challenger.bid(request, line.challenger, imp)
         return self.control.bid(request, line.control, imp)
 
-    def decide(self, request: object, line: CanaryLine, unit: str, imp: int = 0) -> tuple[float, int]:
+    def decide(self, request: object, line: CanaryLine, unit: str, imp: int = 0) -> Decision:
         """`Following.decide` of the unit's arm."""
         if self.arm_of(unit) is CHALLENGER:
             return self.challenger.decide(request, line.challenger, imp)
         return self.control.decide(request, line.control, imp)
 
-    def best(
-        self, request: object, lines: Sequence[CanaryLine], unit: str, imp: int = 0
-    ) -> tuple[int, float]:
+    def best(self, request: object, lines: Sequence[CanaryLine], unit: str, imp: int = 0) -> BestDecision:
         """`Following.best` of the unit's arm."""
         if self.arm_of(unit) is CHALLENGER:
             return self.challenger.best(request, [line.challenger for line in lines], imp)

@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from bidml.errors import ConfigError
+from bidml.score.exploration import propensity_text
 from bidml.score.following import FollowedLine, Following
-from bidml.score.scorer import LineItem, Scorer
+from bidml.score.scorer import DealDecision, Decision, LineItem, Scorer
 from bidml.score.staleness import Age
 
-Decision = TypeVar("Decision", bound=tuple[Any, ...])
+Answer = TypeVar("Answer", Decision, DealDecision)
 
 VERSION: Final = 1
 _STOP: Final = ""
@@ -69,7 +70,7 @@ class DecisionLog:
 
     def decide(
         self, bidder: Scorer | Following, request: object, line: LineItem | FollowedLine, imp: int = 0
-    ) -> tuple[float, int]:
+    ) -> Decision:
         """`bidder.decide`, noted when the request is sampled; the bytes of a request go to `decide_json`."""
         scorer, bound, generation, is_stale = _bound(bidder, line)
         if is_stale:
@@ -79,7 +80,7 @@ class DecisionLog:
 
     def decide_deal(
         self, bidder: Scorer | Following, request: object, line: LineItem | FollowedLine, imp: int = 0
-    ) -> tuple[float, int, str | None]:
+    ) -> DealDecision:
         """The same for `bidder.decide_deal`; the bytes of a request go to `decide_deal_json`."""
         scorer, bound, generation, is_stale = _bound(bidder, line)
         if is_stale:
@@ -89,13 +90,13 @@ class DecisionLog:
 
     def _noted(
         self,
-        decide: Callable[..., Decision],
+        decide: Callable[..., Answer],
         scorer: Scorer,
         request: object,
         line: LineItem,
         imp: int,
         generation: int | None,
-    ) -> Decision:
+    ) -> Answer:
         if not self._is_sampled(request):
             return decide(request, line, imp)
         before = (int(time.time()), line.pacing_multiplier)
@@ -123,7 +124,7 @@ class DecisionLog:
         imp: int,
         generation: int | None,
         held: tuple[int, float],
-        decision: tuple[Any, ...],
+        decision: Decision | DealDecision,
     ) -> None:
         try:
             if _is_bytes(request):
@@ -151,6 +152,11 @@ class DecisionLog:
             }
             if len(decision) == 3:  # by deals
                 record |= {"deals": list(line.deals), "deal": decision[2]}
+            if line.exploration.share:
+                record |= {
+                    "exploration": line.exploration.to_json(),
+                    "propensity": propensity_text(decision.propensity),
+                }
             self._waiting.put_nowait(json.dumps(record, separators=(",", ":")))
         except queue.Full:
             self._seen["dropped"] += 1

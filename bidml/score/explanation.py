@@ -31,6 +31,7 @@ class Explanation:
     pcvr is NaN where no conversion is paid for. `unshaded_bid_cpm` is it after pacing; `optimum_cpm` is the
     surplus-maximising price before floor and cap. `win_location` is ln CPM, `win_shape` the slope of the log-odds of
     winning in ln bid; `win_rate` is at `bid_cpm`. `margin` is the share of the value that the line item keeps.
+    `propensity` is the density of ln bid where exploration varied the bid, else NaN.
     """
 
     bid_cpm: float
@@ -56,6 +57,7 @@ class Explanation:
     value_per_click: float = 0.0
     value_per_conversion: float = 0.0
     value_per_impression_cpm: float = 0.0
+    propensity: float = math.nan
 
     @property
     def waterfall(self) -> tuple[Step, ...]:
@@ -63,11 +65,14 @@ class Explanation:
 
         "prediction": the value of an impression at the uncalibrated probabilities; "calibration": at the calibrated
         ones; "margin", "pacing": what they take off; "shading": to the surplus-maximising price; "floor":
-        raised to it; "cap": lowered to cap. The first step begins at 0, the last one ends at just `bid_cpm`.
+        raised to it; "cap": lowered to cap; "exploration": varied. The first step begins at 0, the
+        last one ends at just `bid_cpm`.
         """
         gross = self.value_cpm / (1.0 - self.margin)
         raw = self._value_cpm(_sigmoid(self.ctr_margin), _sigmoid(self.cvr_margin)) / (1.0 - self.margin)
-        shaded = self.optimum_cpm if self.auction_type is AuctionType.FIRST_PRICE else self.unshaded_bid_cpm
+        shaded = self.unshaded_bid_cpm
+        if self.auction_type is AuctionType.FIRST_PRICE:
+            shaded = min(self.optimum_cpm, shaded)  # a value next to 0 rounds to an optimum above it
         levels = [
             ("prediction", raw),
             ("calibration", gross),
@@ -75,7 +80,13 @@ class Explanation:
             ("pacing", self.unshaded_bid_cpm),
         ]
         if self.reason is NoBidReason.BID:
-            levels += [("shading", shaded), ("floor", max(shaded, self.floor_cpm)), ("cap", self.bid_cpm)]
+            raised = max(shaded, self.floor_cpm)
+            levels += [("shading", shaded), ("floor", raised)]
+            if math.isnan(self.propensity):
+                levels += [("cap", self.bid_cpm)]
+            else:
+                intended = min(raised, self.cap_cpm, self.unshaded_bid_cpm)
+                levels += [("cap", intended), ("exploration", self.bid_cpm)]
         steps: list[Step] = []
         before = 0.0
         if math.isnan(self.pctr):

@@ -37,7 +37,7 @@ from bidml.score.publication import (
     read_release,
 )
 from bidml.score.reader import parse_artifact
-from bidml.score.scorer import LineItem, Scorer
+from bidml.score.scorer import BestDecision, DealDecision, Decision, LineItem, Scorer
 from bidml.score.staleness import Age, Clocks, Staleness
 from bidml.score.telemetry import Telemetry
 from bidml.score.version import Version, demand_interchangeable
@@ -107,17 +107,17 @@ class Following:
         version = self.version
         return version.bid(request, version.lines[line.key], imp)
 
-    def decide(self, request: object, line: FollowedLine, imp: int = 0) -> tuple[float, int]:
+    def decide(self, request: object, line: FollowedLine, imp: int = 0) -> Decision:
         """`Scorer.decide` with the version in service."""
         version = self.version
         return version.decide(request, version.lines[line.key], imp)
 
-    def decide_deal(self, request: object, line: FollowedLine, imp: int = 0) -> tuple[float, int, str | None]:
+    def decide_deal(self, request: object, line: FollowedLine, imp: int = 0) -> DealDecision:
         """`Scorer.decide_deal` with the version in service."""
         version = self.version
         return version.decide_deal(request, version.lines[line.key], imp)
 
-    def best(self, request: object, lines: Sequence[FollowedLine], imp: int = 0) -> tuple[int, float]:
+    def best(self, request: object, lines: Sequence[FollowedLine], imp: int = 0) -> BestDecision:
         """`Scorer.best` with the version in service: one version for all lines."""
         version = self.version
         of = version.lines

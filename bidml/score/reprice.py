@@ -8,7 +8,8 @@ from __future__ import annotations
 import base64
 import copy
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +18,7 @@ from bidml.contract import NoBidReason
 from bidml.errors import ArtifactError, DataError
 from bidml.score.decision_log import VERSION
 from bidml.score.explanation import Explanation
+from bidml.score.exploration import NONE, Exploration
 from bidml.score.reader import parse_artifact
 from bidml.score.scorer import AMOUNTS, LineItem, Scorer
 
@@ -27,25 +29,31 @@ _LATEST: Final = 1e11  # seconds: the extractor's bound
 class Repriced:
     """What a decision was, `logged`, and what it is now, `found`: (bid in CPM, reason, deal).
 
-    The deal is None but where `decide_deal` took one; `explanation` is of the open auction.
+    The deal is None but where `decide_deal` took one; `explanation` is of the open auction. `propensities`: of the
+    bids, NaN where they were not varied.
     """
 
     logged: tuple[float, int, str | None]
     found: tuple[float, int, str | None]
     explanation: Explanation
+    propensities: tuple[float, float] = (math.nan, math.nan)
 
     @property
     def is_equal(self) -> bool:
         """To the last bit."""
         (a, *logged), (b, *found) = self.logged, self.found
-        return (a.hex(), logged) == (b.hex(), found)
+        before, now = self.propensities
+        return (a.hex(), before.hex(), logged) == (b.hex(), now.hex(), found)
 
     def __str__(self) -> str:
         (bid, reason, _), (now, reason_now, _) = self.logged, self.found
-        return (
+        text = (
             f"logged {bid!r} ({NoBidReason(reason).name.lower()}), now {now!r} "
             f"({NoBidReason(reason_now).name.lower()})"
         )
+        if all(map(math.isnan, self.propensities)):
+            return text
+        return "{}; propensity {!r}, now {!r}".format(text, *self.propensities)
 
 
 class Repricer:
@@ -60,10 +68,11 @@ class Repricer:
         try:
             scorer = self._scorer(record["sha256"], record["rates"])
             by_deals = "deals" in record
-            line = _line_item(scorer, record["line_item"], record.get("deals", ()))
+            line = _line_item(scorer, record)
             imp = int(record["imp"])
             request = _request(record, scorer.spec.timestamp_ms_source)
             logged = (float.fromhex(record["bid_cpm"]), int(record["reason"]), record.get("deal"))
+            propensity = float.fromhex(record.get("propensity") or "nan")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(
                 f"a record is of a decision log, version {VERSION}",
@@ -72,13 +81,13 @@ class Repricer:
             ) from None
         if isinstance(request, bytes):  # not JSON
             nothing = (*scorer.decide_json(request, line, imp), None)
-            return Repriced(logged, nothing, scorer.explain(None, line, imp))
+            return Repriced(logged, nothing, scorer.explain(None, line, imp), (propensity, math.nan))
+        explanation = scorer.explain(request, line, imp)
         if by_deals:
-            return Repriced(
-                logged, scorer.decide_deal(request, line, imp), scorer.explain(request, line, imp)
-            )
-        found = (*scorer.decide(request, line, imp), None)
-        return Repriced(logged, found, scorer.explain(request, line, imp))
+            offer = scorer.decide_deal(request, line, imp)
+            return Repriced(logged, offer, explanation, (propensity, offer.propensity))
+        decision = scorer.decide(request, line, imp)
+        return Repriced(logged, (*decision, None), explanation, (propensity, decision.propensity))
 
     def _scorer(self, sha256: str, rates: Mapping[str, str]) -> Scorer:
         key = (sha256, json.dumps(rates, sort_keys=True))
@@ -106,13 +115,22 @@ class Repricer:
         return self._scorers[key]
 
 
-def _line_item(scorer: Scorer, terms: Mapping[str, Any], deals: Sequence[str]) -> LineItem:
+def _line_item(scorer: Scorer, record: Mapping[str, Any]) -> LineItem:
+    terms = record["line_item"]
     names = ("value_per_click", "cap_cpm", "pacing_multiplier")
     money: dict[str, Any] = {name: float.fromhex(terms[name]) for name in names}
     for name in AMOUNTS:
         if name in terms:  # older records know clicks only
             money[name] = float.fromhex(terms[name])
-    return scorer.bound_line_item(deals=deals, **money, **terms["fields"])
+    how = Exploration.from_json(record["exploration"]) if "exploration" in record else NONE
+    return scorer.bound_line_item(
+        deals=record.get("deals", ()),
+        exploration_share=how.share,
+        exploration_sigma=how.sigma,
+        exploration_salt=how.salt,
+        **money,
+        **terms["fields"],
+    )
 
 
 def _request(record: Mapping[str, Any], timestamp_source: str) -> Any:

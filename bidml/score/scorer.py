@@ -23,12 +23,16 @@ from bidml.metadata import TOLERANCE, SelfCheck, difference
 from bidml.score import _native
 from bidml.score.batch import batch_arguments
 from bidml.score.explanation import Explanation
+from bidml.score.exploration import DEFAULT_SIGMA, Exploration
 from bidml.score.raw import line_item_value
 from bidml.score.reader import Artifact, parse_artifact, read_artifact
 from bidml.score.telemetry import Telemetry, decisions_of, read_telemetry
 from bidml.units import is_currency_code
 
 LineItem = _native.LineItem
+Decision = _native.Decision
+DealDecision = _native.DealDecision
+BestDecision = _native.BestDecision
 
 PARTS = ("ctr", "win")  # of an artifact that prices, at least
 AMOUNTS = ("value_per_click", "value_per_conversion", "value_per_impression_cpm")  # of a line item
@@ -156,6 +160,9 @@ class Scorer(_native.NativeScorer):
         margin: float = 0.0,
         pacing_multiplier: float = 1.0,
         deals: Sequence[str] = (),
+        exploration_share: float = 0.0,
+        exploration_sigma: float = DEFAULT_SIGMA,
+        exploration_salt: str = "",
         **fields: str | int | float,
     ) -> LineItem:
         """What we may bid for: money terms, and the fields the model reads as `line_item.<field>`, encoded once.
@@ -164,9 +171,16 @@ class Scorer(_native.NativeScorer):
         value_per_conversion): give one of these amounts, or several; the others are 0. They and `cap_cpm` are in the
         artifact's currency; `margin` in [0, 1) is kept off the value. Fields that the model does not read are kept in
         `.fields`. `pacing_multiplier` may be set later at any time. `deals`: ids of `imp.pmp.deals` that it
-        may buy by, for `decide_deal`. Raises `ConfigError` for a missing field or an
-        impossible amount, `ArtifactError` when the file cannot price, or predicts no conversions and shall pay for
-        some.
+        may buy by, for `decide_deal`.
+
+        On `exploration_share` of the first-price auctions the bid is varied: ln bid is normal around the intended one
+        with spread `exploration_sigma`, cut off outside [floor, min(cap, value)], as `bidml.pricing.explore` has it.
+        Which auctions, and how far, is a keyed hash of the request's `id`, the salt and the fields: the same in every
+        bidder and replay. The density of ln bid is the decision's `propensity`. A request without an id, a
+        second-price auction and a deal of fixed price are never explored.
+
+        Raises `ConfigError` for a missing field or an impossible amount, `ArtifactError` when the file cannot price,
+        or predicts no conversions and shall pay for some.
         """
         if value_per_conversion and self.parts == PARTS:
             raise ArtifactError(
@@ -175,7 +189,8 @@ class Scorer(_native.NativeScorer):
                 remedy="train with [cvr], or state what a click is worth",
             )
         given = (value_per_click, value_per_conversion, value_per_impression_cpm)
-        return self._made(given, cap_cpm, margin, pacing_multiplier, deals, fields)
+        exploration = Exploration(exploration_share, exploration_sigma, exploration_salt)
+        return self._made(given, cap_cpm, margin, pacing_multiplier, deals, exploration, fields)
 
     def bound_line_item(
         self,
@@ -184,6 +199,9 @@ class Scorer(_native.NativeScorer):
         margin: float = 0.0,
         pacing_multiplier: float = 1.0,
         deals: Sequence[str] = (),
+        exploration_share: float = 0.0,
+        exploration_sigma: float = DEFAULT_SIGMA,
+        exploration_salt: str = "",
         **terms: Any,
     ) -> LineItem:
         """`line_item`, also where this model predicts no conversions and is to pay for some: that never bids.
@@ -191,7 +209,8 @@ class Scorer(_native.NativeScorer):
         For a line item that outlives a model; the reason is `NO_CONVERSION_MODEL`.
         """
         given = tuple(terms.pop(name, None) for name in AMOUNTS)
-        return self._made(given, cap_cpm, margin, pacing_multiplier, deals, terms)
+        exploration = Exploration(exploration_share, exploration_sigma, exploration_salt)
+        return self._made(given, cap_cpm, margin, pacing_multiplier, deals, exploration, terms)
 
     def _made(
         self,
@@ -200,6 +219,7 @@ class Scorer(_native.NativeScorer):
         margin: float,
         pacing_multiplier: float,
         deals: Sequence[str],
+        exploration: Exploration,
         fields: Mapping[str, str | int | float],
     ) -> LineItem:
         """`given`: the amounts of `AMOUNTS`."""
@@ -247,8 +267,12 @@ class Scorer(_native.NativeScorer):
             of_conversion * (1.0 - margin),
             of_impression * (1.0 - margin),
             _checked_deals(deals),
+            exploration.share,
+            exploration.sigma,
+            *(exploration.key(fields) if exploration.share else (0, 0)),
         )
         line.deals = tuple(deals)
+        line.exploration = exploration
         line.fields = dict(fields)
         line.margin = margin
         return line

@@ -54,16 +54,18 @@ class Telemetry:
     """Of one scorer, or the sum of several.
 
     `decisions`: by `NoBidReason` name in lower case ("bid": the bids). `lowered`: bids that the cap held below their
-    optimum; `raised`: bids that the floor lifted above it. `pctr`: of every decision that was scored (of `best`, of
-    the line item that bids); `pcvr`: of those that pay for conversions; `bid_cpm`: of every bid, in the artifact's
-    currency. One decision in about 16 is looked at closely: `seconds` is what such decisions took inside the scorer,
-    and of the `looked_at` that were scored `missing` and `unseen` count, by feature, values that were not there and
-    categories that the model does not know. Batches count decisions, `pctr`, `pcvr` and `bid_cpm` only.
+    optimum; `raised`: bids that the floor lifted above it; `explored`: bids that were varied, in neither of these.
+    `pctr`: of every decision that was scored (of `best`, of the line item that bids); `pcvr`: of those that pay for
+    conversions; `bid_cpm`: of every bid, in the artifact's currency. One decision in about 16 is looked at closely:
+    `seconds` is what such decisions took inside the scorer, and of the `looked_at` that were scored `missing` and
+    `unseen` count, by feature, values that were not there and categories that the model does not know. Batches count
+    decisions, `pctr`, `pcvr` and `bid_cpm` only.
     """
 
     decisions: dict[str, int]
     lowered: int
     raised: int
+    explored: int
     pctr: LogHistogram
     pcvr: LogHistogram
     bid_cpm: LogHistogram
@@ -95,6 +97,7 @@ def read_telemetry(found: Mapping[str, Any], slots: Mapping[str, tuple[bool, int
         decisions=decisions_of(found["decisions"]),
         lowered=found["lowered"],
         raised=found["raised"],
+        explored=found["explored"],
         pctr=_histogram(*found["pctr"]),
         pcvr=_histogram(*found["pcvr"]),
         bid_cpm=_histogram(*found["bid_cpm"]),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TypeVar
 
 from bidml.contract import NoBidReason
 from bidml.errors import ArtifactError
 from bidml.score.publication import Release
-from bidml.score.scorer import PARTS, LineItem, Scorer
+from bidml.score.scorer import PARTS, BestDecision, DealDecision, Decision, LineItem, Scorer
 from bidml.score.staleness import Age
 
 Answer = TypeVar("Answer")
@@ -35,15 +36,15 @@ class Version:
         self.age = age
         self.lines = BoundLines()
         self.bid: Callable[..., float] = scorer.bid
-        self.decide: Callable[..., tuple[float, int]] = scorer.decide
-        self.decide_deal: Callable[..., tuple[float, int, str | None]] = scorer.decide_deal
-        self.best: Callable[..., tuple[int, float]] = scorer.best
+        self.decide: Callable[..., Decision] = scorer.decide
+        self.decide_deal: Callable[..., DealDecision] = scorer.decide_deal
+        self.best: Callable[..., BestDecision] = scorer.best
         if age is Age.EXPIRED:
             stale = int(NoBidReason.STALE_MODEL)
             self.bid = _always(0.0, count_stale)
-            self.decide = _always((0.0, stale), count_stale)
-            self.decide_deal = _always((0.0, stale, None), count_stale)
-            self.best = _always((-1, 0.0), count_stale)
+            self.decide = _always(Decision((0.0, stale, math.nan)), count_stale)
+            self.decide_deal = _always(DealDecision((0.0, stale, None, math.nan)), count_stale)
+            self.best = _always(BestDecision((-1, 0.0, math.nan)), count_stale)
 
 
 def _always(answer: Answer, count_stale: Callable[[], None]) -> Callable[..., Answer]:

@@ -67,6 +67,14 @@ def test_the_steps_add_up_to_the_bid(scorer, at, floor, country, terms):
         assert steps[-1].name == f"no bid: {why.reason.name.lower()}"
 
 
+def test_a_value_next_to_nothing_is_never_shaded_upwards(scorer):
+    """Its optimum rounds to more than it: the step down is 0 then."""
+    line = scorer.line_item(value_per_click=2.2250738585e-313, cap_cpm=1.0, creative="320x50")
+    why = scorer.explain({"imp": [{}], "at": 1, "device": {"geo": {"country": "DEU"}}}, line)
+    assert why.optimum_cpm > why.unshaded_bid_cpm == why.bid_cpm > 0.0
+    assert [step.change_cpm for step in why.waterfall[-3:]] == [0.0, 0.0, 0.0]
+
+
 def test_the_prediction_is_before_calibration(scorer):
     """1000 · σ(margin) · value per click, without the line item's margin."""
     line = scorer.line_item(value_per_click=4.0, cap_cpm=50.0, margin=0.25, creative="320x50")
