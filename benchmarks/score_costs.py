@@ -52,8 +52,7 @@ print(json.dumps({"ms": took * 1e3, "again_ms": again * 1e3, "resident_bytes": a
 """
 
 _WORK: Final = """
-import json, sys
-from array import array
+import itertools, json, sys
 from bidml.score import Scorer
 path, requests, what, n = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 scorer = Scorer.load(path, self_check=False)
@@ -63,9 +62,8 @@ if what == "bid_json":
     call, rows = scorer.bid_json, raw
 else:
     call, rows = scorer.bid, [json.loads(row) for row in raw]
-for _ in range(n // len(rows)):
-    for row in rows:
-        call(row, line)
+for row in itertools.islice(itertools.cycle(rows), n):  # one iterator: a loop within a loop allocates its own
+    call(row, line)
 """
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import operator
 from array import array
-from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from collections.abc import Collection, Iterator, Sequence
+from itertools import chain, compress, pairwise
 from math import inf, isinf, isnan
 from typing import Final
 
@@ -103,8 +103,10 @@ class _Checker:
         self._n_nodes = 0
 
     def demand(self, holds: bool, rule: str, value: object, remedy: str = "export the model again") -> None:
+        """`value`: what broke the rule, or an iterator whose first item did; it is not asked where the rule holds."""
         if not holds:
-            raise self._error(rule, value=value, remedy=remedy)
+            found = next(value, None) if isinstance(value, Iterator) else value
+            raise self._error(rule, value=found, remedy=remedy)
 
     def within(self, name: str, value: float, low: float, high: float) -> None:
         self.demand(
@@ -209,7 +211,7 @@ class _Checker:
         self.demand(
             all(map(operator.lt, keys, keys[1:])),
             f"the keys of {what} are distinct and sorted",
-            _first(keys[i + 1] for i in range(len(keys) - 1) if not keys[i] < keys[i + 1]),
+            (after for before, after in pairwise(keys) if not before < after),
             "sort them",
         )
         if max(map(len, keys)) * 4 > MAX_KEY_BYTES:
@@ -257,7 +259,7 @@ class _Checker:
         self.demand(
             _in_range(t.column, n_columns),
             f"a node of {name} reads one of its {n_columns} columns",
-            max(t.column),
+            (column for column in t.column if not 0 <= column < n_columns),
         )
         self.demand(
             set(t.mode) <= {NodeMode.LEQ, NodeMode.MEMBER},
@@ -266,17 +268,19 @@ class _Checker:
         )
         # LightGBM splits missing values from all others by a threshold of +inf.
         self.demand(
-            all(threshold > -inf for threshold in t.threshold),
+            all(map((-inf).__lt__, t.threshold)),
             f"the thresholds of {name} are numbers above -inf",
             "NaN or -inf",
         )
         for flag in ("missing_true", "true_is_leaf", "false_is_leaf"):
             values = getattr(t, flag)
-            self.demand(_in_range(values, 2), f"{name}.{flag} is 0 or 1", max(values))
+            self.demand(
+                _in_range(values, 2), f"{name}.{flag} is 0 or 1", (x for x in values if x not in (0, 1))
+            )
         self.demand(
             _all_within(t.leaf, MAX_ABS_LEAF),
             f"a leaf of {name} is finite, at most {MAX_ABS_LEAF:g}",
-            _first(leaf for leaf in t.leaf if not abs(leaf) <= MAX_ABS_LEAF),
+            (leaf for leaf in t.leaf if not abs(leaf) <= MAX_ABS_LEAF),
         )
         self._membership(name, t, columns)
         self._structure(name, t, n, len(t.leaf))
@@ -312,45 +316,44 @@ class _Checker:
         self.demand(
             not any(thresholds),
             f"the threshold of a MEMBER node of {name} is 0",
-            _first(filter(None, thresholds)),
+            filter(None, thresholds),
         )
 
     def _structure(self, name: str, t: Trees, n: int, n_leaves: int) -> None:
         """Children after parents, every node in one tree, every leaf used, depth bounded."""
-        children: list[int] = []
-        depth = [0] * n
-        for root in t.roots:
-            self.demand(0 <= root < n, f"a root of {name} is one of its {n} nodes", root)
-            depth[root] = 1
-        children.extend(t.roots)
-        leaves: list[int] = []
-        deepest = 1
-        for i, (yes, no, yes_leaf, no_leaf) in enumerate(
-            zip(t.true_child, t.false_child, t.true_is_leaf, t.false_is_leaf, strict=True)
-        ):
-            below = depth[i] + 1
-            for child, is_leaf in ((yes, yes_leaf), (no, no_leaf)):
-                if is_leaf:
-                    leaves.append(child)
-                elif i < child < n:
-                    children.append(child)
-                    depth[child] = below
-                    if below > deepest:
-                        deepest = below
-                else:
-                    self.demand(
-                        False, f"a child in {name} comes after its parent and exists", f"{child} below {i}"
-                    )
-        children.sort()
         self.demand(
-            children == list(range(n)),
-            f"every node of {name} belongs to one tree",
-            _first(node for i, node in enumerate(children) if node != i),
+            _in_range(t.roots, n),
+            f"a root of {name} is one of its {n} nodes",
+            (root for root in t.roots if not 0 <= root < n),
         )
+        parents: list[int] = []
+        children: list[int] = []
+        leaves: list[int] = []
+        for below, is_leaf in ((t.true_child, t.true_is_leaf), (t.false_child, t.false_is_leaf)):
+            is_node = bytes(map(operator.not_, is_leaf))
+            leaves.extend(compress(below, is_leaf))
+            children.extend(compress(below, is_node))
+            parents.extend(compress(range(n), is_node))
         self.demand(
-            set(leaves) == set(range(n_leaves)),
+            all(map(operator.lt, parents, children)) and max(children, default=-1) < n,
+            f"a child in {name} comes after its parent and exists",
+            (f"{c} below {p}" for p, c in zip(parents, children, strict=True) if not p < c < n),
+        )
+        nodes = [*t.roots, *children]  # inside the bounds, so n distinct ones are all
+        self.demand(
+            len(nodes) == n == len(set(nodes)),
+            f"every node of {name} belongs to one tree",
+            (node for i, node in enumerate(sorted(nodes)) if node != i),
+        )
+        used = set(leaves)
+        self.demand(
+            len(used) == n_leaves and _in_range(used, n_leaves),
             f"every leaf of {name} is used and exists",
-            _first(sorted(set(leaves) ^ set(range(n_leaves)))),
+            (
+                leaf
+                for leaf in chain(sorted(used), range(n_leaves))
+                if leaf not in used or not 0 <= leaf < n_leaves
+            ),
         )
         self.demand(
             len(leaves) == n_leaves, f"a leaf of {name} is used once", f"{len(leaves)} uses of {n_leaves}"
@@ -360,9 +363,16 @@ class _Checker:
         self.demand(
             not alike,
             f"the sides of a root of {name}, a node and a leaf, have different numbers",
-            _first(alike),
+            iter(alike),
             "number the leaf after those of the node",
         )
+        above = [0] * n  # the number of the parent plus 1
+        for child, parent in zip(children, parents, strict=True):
+            above[child] = parent + 1
+        depth = [0]  # at 0 of nothing, then of each node
+        for place in above:
+            depth.append(depth[place] + 1)
+        deepest = max(depth)
         self.demand(
             deepest <= MAX_DEPTH,
             f"a tree of {name} is at most {MAX_DEPTH} nodes deep",
@@ -377,9 +387,6 @@ def _all_within(values: array[float], bound: float) -> bool:
     )
 
 
-def _in_range(values: Sequence[int], stop: int) -> bool:
-    return len(values) == 0 or (min(values) >= 0 and max(values) < stop)
-
-
-def _first(values: Iterable[object]) -> object:
-    return next(iter(values), None)
+def _in_range(values: Collection[int], stop: int) -> bool:
+    distinct = set(values)
+    return len(distinct) == 0 or (min(distinct) >= 0 and max(distinct) < stop)

@@ -10,11 +10,14 @@
 #include <malloc.h>
 #endif
 
+#include "attribute.h"
 #include "batch.h"
+#include "bind_wire.h"
 #include "deals.h"
 #include "decisions_to_python.h"
 #include "engine_from_python.h"
 #include "gil.h"
+#include "held_lines.h"
 #include "hot_arguments.h"
 #include "telemetry_to_python.h"
 
@@ -36,17 +39,17 @@ struct Scorer {
 PyTypeObject* line_item_type = nullptr;
 DecisionTypes decision_types;
 
-double number_attribute(nb::handle object, const char* name) { return nb::cast<double>(object.attr(name)); }
+double number_attribute(nb::handle object, const char* name) { return nb::cast<double>(attribute(object, name)); }
 
 // A copy. nanobind's casters of std::string and std::vector allocate in noexcept functions: without memory they end the
 // process. Views do not allocate.
 std::string text_attribute(nb::handle object, const char* name) {
-  const nb::object text = object.attr(name);
+  const nb::object text = attribute(object, name);
   return std::string(nb::cast<std::string_view>(text));
 }
 
 Calibration calibration_of(nb::handle probability) {
-  const nb::object c = probability.attr("calibration");
+  const nb::object c = attribute(probability, "calibration");
   return {number_attribute(c, "positive"), number_attribute(c, "negative"), number_attribute(c, "shift")};
 }
 
@@ -55,12 +58,12 @@ std::shared_ptr<const Model> model_of(nb::handle blueprint, nb::list rates, std:
   auto model = std::make_shared<Model>();
   std::vector<Extractor::Source> sources;
   for (const bool of_line_item : {false, true}) {
-    for (nb::handle feature : blueprint.attr("spec").attr("features")) {
+    for (nb::handle feature : attribute(attribute(blueprint, "spec"), "features")) {
       const std::string path = text_attribute(feature, "source");
-      const bool is_category = text_attribute(feature.attr("kind"), "value") == "category";
+      const bool is_category = text_attribute(attribute(feature, "kind"), "value") == "category";
       if ((path.rfind("line_item.", 0) == 0) != of_line_item) continue;
       const int slot = is_category ? model->n_categories++ : model->n_numbers++;
-      slots[feature.attr("name")] = nb::make_tuple(is_category, slot);
+      slots[attribute(feature, "name")] = nb::make_tuple(is_category, slot);
       if (!of_line_item) sources.push_back({path, is_category, slot});
     }
     if (!of_line_item) model->n_request_numbers = model->n_numbers;
@@ -68,18 +71,18 @@ std::shared_ptr<const Model> model_of(nb::handle blueprint, nb::list rates, std:
   if (model->n_numbers > kMostNumbers)
     throw nb::value_error("a spec has at most 256 numbers");  // contract.MAX_FEATURES holds it already
   model->extractor = std::make_unique<Extractor>(
-      sources, text_attribute(blueprint.attr("spec"), "timestamp_ms_source"));
+      sources, text_attribute(attribute(blueprint, "spec"), "timestamp_ms_source"));
   model->dict_reader = std::make_unique<DictReader>(model->extractor->plan());
   model->deal_reader = std::make_unique<const DealReader>();
   model->auction_id_reader = std::make_unique<const AuctionIdReader>();
 
-  const nb::object ctr = blueprint.attr("ctr"), cvr = blueprint.attr("cvr"), win = blueprint.attr("win");
+  const nb::object ctr = attribute(blueprint, "ctr"), cvr = attribute(blueprint, "cvr"), win = attribute(blueprint, "win");
   nb::list heads;
-  const nb::object empty = nb::module_::import_("bidml.blueprint").attr("Head")(nb::make_tuple(), nb::none());
-  heads.append(ctr.is_none() ? empty : nb::object(ctr.attr("head")));
-  heads.append(win.is_none() ? empty : nb::object(win.attr("location")));
-  heads.append(win.is_none() ? empty : nb::object(win.attr("log_slope")));
-  if (!cvr.is_none()) heads.append(cvr.attr("head"));
+  const nb::object empty = attribute(nb::module_::import_("bidml.blueprint"), "Head")(nb::make_tuple(), nb::none());
+  heads.append(ctr.is_none() ? empty : attribute(ctr, "head"));
+  heads.append(win.is_none() ? empty : attribute(win, "location"));
+  heads.append(win.is_none() ? empty : attribute(win, "log_slope"));
+  if (!cvr.is_none()) heads.append(attribute(cvr, "head"));
   model->n_heads = nb::len(heads);
   model->engine = engine_from_python(heads, slots, model->n_numbers, model->n_categories, isa_from_name(isa), false);
   if (!ctr.is_none()) {
@@ -97,7 +100,7 @@ std::shared_ptr<const Model> model_of(nb::handle blueprint, nb::list rates, std:
                   text_attribute(win, "location_unit") == "log_price"};
   }
   model->currency = text_attribute(blueprint, "currency");
-  model->default_auction_type = nb::cast<int>(blueprint.attr("default_auction_type"));
+  model->default_auction_type = nb::cast<int>(attribute(blueprint, "default_auction_type"));
   for (nb::handle rate : rates) {
     const nb::object code = rate[0];
     model->rates.emplace_back(std::string(nb::cast<std::string_view>(code)), nb::cast<double>(rate[1]));
@@ -178,21 +181,20 @@ PyObject* scorer_best(PyObject* self, PyObject* const* args, Py_ssize_t n) {
     return nullptr;
   }
   if (!imp_index_of(args, n, &imp)) return nullptr;
-  const Reference lines(PySequence_Tuple(args[1]));  // a snapshot: reading a request may run foreign code
+  const HeldLines lines(args[1]);
   if (!lines) return nullptr;
-  const Py_ssize_t n_lines = PyTuple_GET_SIZE(lines.get());
-  for (Py_ssize_t i = 0; i < n_lines; ++i)
-    if (!line_item_of(PyTuple_GET_ITEM(lines.get(), i), scorer)) return nullptr;
+  for (Py_ssize_t i = 0; i < lines.size(); ++i)
+    if (!line_item_of(lines[i], scorer)) return nullptr;
 
   Best best;
   const auto line_at = [&](Py_ssize_t i) -> const LineItem& {
-    return *nb::inst_ptr<LineItem>(nb::handle(PyTuple_GET_ITEM(lines.get(), i)));
+    return *nb::inst_ptr<LineItem>(nb::handle(lines[i]));
   };
   Telemetry& telemetry = scorer.telemetry;
   const bool is_due = telemetry.is_due();
   const uint64_t start = is_due ? ticks() : 0;
   FeatureCounts* look = is_due ? &telemetry.features : nullptr;
-  const auto use = [&](const auto& request) { best = best_of(*scorer.model, request, line_at, n_lines, look); };
+  const auto use = [&](const auto& request) { best = best_of(*scorer.model, request, line_at, lines.size(), look); };
   if (!BIDML_WITH_REQUEST(is_json, args[0], imp, use)) return nullptr;
   telemetry.count(best.reason, best.bid_cpm, best.optimum_cpm, best.pctr, best.pcvr, best.propensity);
   if (is_due) telemetry.took(start);
@@ -468,6 +470,7 @@ NB_MODULE(_native, m) {
   m.doc() = "The native runtime of bidml.score.";
   bind_engine(m);
   bind_exploration(m);
+  bind_wire(m);
 
   nb::class_<LineItem> line_class(m, "LineItem", nb::dynamic_attr());
   line_class

@@ -5,6 +5,8 @@
 #include <deque>
 #include <stdexcept>
 
+#include "attribute.h"
+
 namespace nb = nanobind;
 
 namespace bidml {
@@ -21,7 +23,7 @@ class Borrowed {
 
   template <class T>
   Span<T> array(nb::handle owner, const char* name, const char* formats) {
-    const nb::object object = owner.attr(name);
+    const nb::object object = attribute(owner, name);
     Py_buffer& buffer = buffers_.emplace_back();
     if (PyObject_GetBuffer(object.ptr(), &buffer, PyBUF_FORMAT | PyBUF_ND) != 0) {
       buffers_.pop_back();
@@ -39,7 +41,7 @@ class Borrowed {
   LookupView lookup(nb::handle object, int slot) {
     LookupView view;
     view.slot = slot;
-    const nb::object keys = object.attr("keys");
+    const nb::object keys = attribute(object, "keys");
     std::vector<std::string_view>& texts = texts_.emplace_back();
     for (nb::handle key : keys) {
       Py_ssize_t size = 0;
@@ -50,7 +52,7 @@ class Borrowed {
     kept_.push_back(keys);
     view.keys = {texts.data(), texts.size()};
     view.values = array<double>(object, "values", "d");
-    view.default_value = nb::cast<double>(object.attr("default"));
+    view.default_value = nb::cast<double>(attribute(object, "default"));
     return view;
   }
 
@@ -70,7 +72,7 @@ int slot_of(nb::handle slots, nb::handle feature, bool is_category) {
 }
 
 Rewrite rewrite_of(nb::handle object) {
-  const nb::object value = object.attr("value");
+  const nb::object value = attribute(object, "value");
   const std::string name(nb::cast<std::string_view>(value));
   if (name == "none") return Rewrite::none;
   if (name == "zero_is_missing") return Rewrite::zero_is_missing;
@@ -80,22 +82,22 @@ Rewrite rewrite_of(nb::handle object) {
 
 HeadView head_of(nb::handle object, nb::handle slots, Borrowed& borrowed) {
   HeadView head;
-  for (nb::handle column : object.attr("columns")) {
+  for (nb::handle column : attribute(object, "columns")) {
     ColumnView view;
-    const nb::object lookup = column.attr("lookup");
+    const nb::object lookup = attribute(column, "lookup");
     view.is_category = !lookup.is_none();
-    view.slot = slot_of(slots, column.attr("feature"), view.is_category);
-    view.rewrite = rewrite_of(column.attr("rewrite"));
+    view.slot = slot_of(slots, attribute(column, "feature"), view.is_category);
+    view.rewrite = rewrite_of(attribute(column, "rewrite"));
     if (view.is_category) view.lookup = borrowed.lookup(lookup, view.slot);
     head.columns.push_back(view);
   }
-  for (nb::handle term : object.attr("terms")) {
-    head.terms.push_back(borrowed.lookup(term, slot_of(slots, term.attr("feature"), true)));
+  for (nb::handle term : attribute(object, "terms")) {
+    head.terms.push_back(borrowed.lookup(term, slot_of(slots, attribute(term, "feature"), true)));
   }
-  head.intercept = nb::cast<double>(object.attr("intercept"));
-  head.scale = nb::cast<double>(object.attr("scale"));
-  head.divisor = nb::cast<double>(object.attr("divisor"));
-  const nb::object trees = object.attr("trees");
+  head.intercept = nb::cast<double>(attribute(object, "intercept"));
+  head.scale = nb::cast<double>(attribute(object, "scale"));
+  head.divisor = nb::cast<double>(attribute(object, "divisor"));
+  const nb::object trees = attribute(object, "trees");
   head.has_trees = !trees.is_none();
   if (head.has_trees) {
     TreesView& t = head.trees;

@@ -16,6 +16,12 @@ std::string text(double value) {
   return buffer;
 }
 
+// A macro, so that the words of an error are put together where there is one only: they took most of a load.
+#define DEMAND(holds, rule, found, remedy)     \
+  do {                                         \
+    if (!(holds)) refuse(rule, found, remedy); \
+  } while (false)
+
 // One head at a time; `where_` names it in messages.
 class Checker {
  public:
@@ -23,11 +29,11 @@ class Checker {
 
   void head(const HeadView& head, size_t index) {
     where_ = "head " + std::to_string(index) + ": ";
-    demand(head.columns.size() <= kMaxColumns, "at most " + std::to_string(kMaxColumns) + " columns",
+    DEMAND(head.columns.size() <= kMaxColumns, "at most " + std::to_string(kMaxColumns) + " columns",
            std::to_string(head.columns.size()), "use fewer features");
-    demand(std::isfinite(head.intercept), "intercept is finite", text(head.intercept), "export the model again");
-    demand(std::isfinite(head.scale), "scale is finite", text(head.scale), "export the model again");
-    demand(std::isfinite(head.divisor) && head.divisor > 0, "divisor is positive and finite", text(head.divisor),
+    DEMAND(std::isfinite(head.intercept), "intercept is finite", text(head.intercept), "export the model again");
+    DEMAND(std::isfinite(head.scale), "scale is finite", text(head.scale), "export the model again");
+    DEMAND(std::isfinite(head.divisor) && head.divisor > 0, "divisor is positive and finite", text(head.divisor),
            "export the model again");
     for (const ColumnView& column : head.columns) {
       if (column.is_category) {
@@ -35,10 +41,10 @@ class Checker {
       } else {
         slot(column.slot, n_numbers_, "number slot");
       }
-      demand(column.rewrite <= Rewrite::truncate, "rewrite is none, zero_is_missing or truncate",
+      DEMAND(column.rewrite <= Rewrite::truncate, "rewrite is none, zero_is_missing or truncate",
              std::to_string(int(column.rewrite)), "export the model again");
     }
-    demand(head.terms.size() <= kMaxColumns, "at most " + std::to_string(kMaxColumns) + " terms",
+    DEMAND(head.terms.size() <= kMaxColumns, "at most " + std::to_string(kMaxColumns) + " terms",
            std::to_string(head.terms.size()), "use fewer features");
     for (const LookupView& term : head.terms) lookup(term, false);
     if (head.has_trees) trees(head.trees, head.columns.size());
@@ -48,26 +54,26 @@ class Checker {
   size_t n_nodes = 0;
 
  private:
-  void demand(bool holds, const std::string& rule, const std::string& found, const char* remedy) const {
-    if (!holds) throw std::invalid_argument(where_ + rule + "; found " + found + "; " + remedy);
+  [[noreturn]] void refuse(const std::string& rule, const std::string& found, const char* remedy) const {
+    throw std::invalid_argument(where_ + rule + "; found " + found + "; " + remedy);
   }
 
   void slot(int slot, int n_slots, const char* what) const {
-    demand(slot >= 0 && slot < n_slots, std::string(what) + " is in [0, " + std::to_string(n_slots) + ")",
+    DEMAND(slot >= 0 && slot < n_slots, std::string(what) + " is in [0, " + std::to_string(n_slots) + ")",
            std::to_string(slot), "pass the slots of the spec");
   }
 
   void lookup(const LookupView& lookup, bool missing_allowed) {
     slot(lookup.slot, n_categories_, "category slot");
-    demand(lookup.keys.size == lookup.values.size, "a lookup has one value per key",
+    DEMAND(lookup.keys.size == lookup.values.size, "a lookup has one value per key",
            std::to_string(lookup.values.size) + " values for " + std::to_string(lookup.keys.size) + " keys",
            "export the model again");
     n_keys += lookup.keys.size;
-    demand(n_keys <= kMaxKeys, "at most " + std::to_string(kMaxKeys) + " keys in all", std::to_string(n_keys),
+    DEMAND(n_keys <= kMaxKeys, "at most " + std::to_string(kMaxKeys) + " keys in all", std::to_string(n_keys),
            "drop rare categories");
     for (size_t i = 0; i < lookup.keys.size; ++i) {
       if (i > 0) {
-        demand(lookup.keys[i - 1] < lookup.keys[i], "the keys of a lookup are distinct and ascending",
+        DEMAND(lookup.keys[i - 1] < lookup.keys[i], "the keys of a lookup are distinct and ascending",
                std::string(lookup.keys[i].substr(0, 100)), "sort them");
       }
       value(lookup.values[i], missing_allowed);
@@ -77,53 +83,53 @@ class Checker {
 
   void value(double value, bool missing_allowed) const {
     if (missing_allowed) {
-      demand(!std::isinf(value), "a lookup value is finite or NaN", text(value), "export the model again");
+      DEMAND(!std::isinf(value), "a lookup value is finite or NaN", text(value), "export the model again");
     } else {
-      demand(std::abs(value) <= kMaxAbsLeaf, "a term is finite and at most 1e6", text(value), "export the model again");
+      DEMAND(std::abs(value) <= kMaxAbsLeaf, "a term is finite and at most 1e6", text(value), "export the model again");
     }
   }
 
   void trees(const TreesView& t, size_t n_columns) {
     const size_t n = t.column.size;
-    demand(t.roots.size <= kMaxTrees, "at most " + std::to_string(kMaxTrees) + " trees", std::to_string(t.roots.size),
+    DEMAND(t.roots.size <= kMaxTrees, "at most " + std::to_string(kMaxTrees) + " trees", std::to_string(t.roots.size),
            "train fewer");
     n_nodes += n;
-    demand(n_nodes <= kMaxNodes, "at most " + std::to_string(kMaxNodes) + " nodes in all", std::to_string(n_nodes),
+    DEMAND(n_nodes <= kMaxNodes, "at most " + std::to_string(kMaxNodes) + " nodes in all", std::to_string(n_nodes),
            "train smaller trees");
-    demand(t.leaf.size <= 2 * kMaxNodes, "at most " + std::to_string(2 * kMaxNodes) + " leaves",
+    DEMAND(t.leaf.size <= 2 * kMaxNodes, "at most " + std::to_string(2 * kMaxNodes) + " leaves",
            std::to_string(t.leaf.size), "train smaller trees");
     const size_t sizes[] = {t.mode.size,         t.threshold.size,     t.true_child.size,  t.false_child.size,
                             t.true_is_leaf.size, t.false_is_leaf.size, t.missing_true.size};
     for (size_t size : sizes) {
-      demand(size == n, "all node arrays have the same length", std::to_string(size) + " and " + std::to_string(n),
+      DEMAND(size == n, "all node arrays have the same length", std::to_string(size) + " and " + std::to_string(n),
              "export the model again");
     }
     for (double leaf : t.leaf) {
-      demand(std::abs(leaf) <= kMaxAbsLeaf, "a leaf is finite and at most 1e6", text(leaf), "export the model again");
+      DEMAND(std::abs(leaf) <= kMaxAbsLeaf, "a leaf is finite and at most 1e6", text(leaf), "export the model again");
     }
 
     constexpr uint32_t unreached = 0;
     std::vector<uint32_t> depth(n, unreached);  // of a node: 1 for a root
     for (int64_t root : t.roots) {
-      demand(root >= 0 && size_t(root) < n, "a root is a node", std::to_string(root), "export the model again");
-      demand(depth[root] == unreached, "every node belongs to one tree", "node " + std::to_string(root) + " twice",
+      DEMAND(root >= 0 && size_t(root) < n, "a root is a node", std::to_string(root), "export the model again");
+      DEMAND(depth[root] == unreached, "every node belongs to one tree", "node " + std::to_string(root) + " twice",
              "export the model again");
       depth[root] = 1;
     }
     size_t n_members = 0;
     for (size_t i = 0; i < n; ++i) {
-      demand(t.column[i] >= 0 && size_t(t.column[i]) < n_columns,
+      DEMAND(t.column[i] >= 0 && size_t(t.column[i]) < n_columns,
              "a node's column is in [0, " + std::to_string(n_columns) + ")", std::to_string(t.column[i]),
              "export the model again");
-      demand(t.mode[i] == kLeq || t.mode[i] == kMember, "a node's mode is 0 or 6", std::to_string(t.mode[i]),
+      DEMAND(t.mode[i] == kLeq || t.mode[i] == kMember, "a node's mode is 0 or 6", std::to_string(t.mode[i]),
              "export the model again");
       // LightGBM splits missing values from all others by a threshold of +inf.
-      demand(!std::isnan(t.threshold[i]), "a threshold is a number", text(t.threshold[i]), "export the model again");
-      demand((t.missing_true[i] & ~int64_t{1}) == 0, "missing_true is 0 or 1", std::to_string(t.missing_true[i]),
+      DEMAND(!std::isnan(t.threshold[i]), "a threshold is a number", text(t.threshold[i]), "export the model again");
+      DEMAND((t.missing_true[i] & ~int64_t{1}) == 0, "missing_true is 0 or 1", std::to_string(t.missing_true[i]),
              "export the model again");
-      demand(depth[i] != unreached, "every node belongs to one tree", "node " + std::to_string(i) + " in none before it",
+      DEMAND(depth[i] != unreached, "every node belongs to one tree", "node " + std::to_string(i) + " in none before it",
              "export the model again");
-      demand(depth[i] <= kMaxDepth, "a tree is at most " + std::to_string(kMaxDepth) + " deep",
+      DEMAND(depth[i] <= kMaxDepth, "a tree is at most " + std::to_string(kMaxDepth) + " deep",
              std::to_string(depth[i]), "train with max_depth");
       n_members += t.mode[i] == kMember;
       child(t, depth, i, t.true_child[i], t.true_is_leaf[i]);
@@ -132,25 +138,25 @@ class Checker {
 
     size_t n_sets = 0;
     for (double member : t.membership) {
-      demand(!std::isinf(member), "a member is finite", text(member), "export the model again");
+      DEMAND(!std::isinf(member), "a member is finite", text(member), "export the model again");
       n_sets += std::isnan(member);
     }
     const bool closed = t.membership.size == 0 || std::isnan(t.membership[t.membership.size - 1]);
-    demand(closed && n_sets == n_members, "each membership node has one set closed by NaN",
+    DEMAND(closed && n_sets == n_members, "each membership node has one set closed by NaN",
            std::to_string(n_sets) + " sets for " + std::to_string(n_members) + " nodes", "export the model again");
   }
 
   void child(const TreesView& t, std::vector<uint32_t>& depth, size_t parent, int64_t child, int64_t is_leaf) const {
-    demand((is_leaf & ~int64_t{1}) == 0, "is_leaf is 0 or 1", std::to_string(is_leaf), "export the model again");
+    DEMAND((is_leaf & ~int64_t{1}) == 0, "is_leaf is 0 or 1", std::to_string(is_leaf), "export the model again");
     if (is_leaf) {
-      demand(child >= 0 && size_t(child) < t.leaf.size,
+      DEMAND(child >= 0 && size_t(child) < t.leaf.size,
              "a leaf index is in [0, " + std::to_string(t.leaf.size) + ")", std::to_string(child),
              "export the model again");
       return;
     }
-    demand(child > int64_t(parent) && size_t(child) < t.column.size, "a child comes after its parent",
+    DEMAND(child > int64_t(parent) && size_t(child) < t.column.size, "a child comes after its parent",
            std::to_string(child) + " below " + std::to_string(parent), "export the model again");
-    demand(depth[child] == 0, "every node belongs to one tree", "node " + std::to_string(child) + " twice",
+    DEMAND(depth[child] == 0, "every node belongs to one tree", "node " + std::to_string(child) + " twice",
            "export the model again");
     depth[child] = depth[parent] + 1;
   }
@@ -159,6 +165,8 @@ class Checker {
   int n_categories_;
   std::string where_;
 };
+
+#undef DEMAND
 
 }  // namespace
 

@@ -9,7 +9,6 @@ no second encoding of a tensor. So a message has one spelling. Field numbers are
 from __future__ import annotations
 
 import math
-import re
 import sys
 from array import array
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from typing import Any, Final
 from bidml.contract import MAX_KEYS, MAX_NODES
 from bidml.errors import ArtifactError
 from bidml.graph_parts import DOUBLE, STRING, UINT8, Attribute, Graph, Node, Tensor, Value
+from bidml.score import _native
 
 _VARINT: Final = "varint"
 _BYTES: Final = "bytes"
@@ -76,12 +76,6 @@ _DIMENSION: Final[_Schema] = {1: ("dim_value", _VARINT), 2: ("dim_param", _TEXT)
 _DTYPES: Final = {11: DOUBLE, 8: STRING, 2: UINT8}
 _TYPE_INT, _TYPE_TENSOR, _TYPE_INTS = 2, 4, 7
 
-_INT_TOKEN: Final = {
-    tag: re.compile(bytes([tag]) + rb"([\x80-\xff]{0,4}[\x00-\x7f])") for tag in (0x08, 0x40)
-}
-_INT_RUN: Final = {
-    tag: re.compile(b"(?:" + bytes([tag]) + rb"[\x80-\xff]{0,4}+[\x00-\x7f])++") for tag in (0x08, 0x40)
-}
 _MOST_STRINGS: Final = MAX_KEYS
 _MOST_INTS: Final = 2 * MAX_NODES
 _MOST_MESSAGES: Final = 100_000  # nodes, attributes, tensors of one parent
@@ -275,57 +269,29 @@ class _Message:
 
     def _read_ints(self, name: str, tag: int, position: int) -> int:
         """The run of `tag number tag number ...` from `position`, in bulk."""
-        data = self._data
-        run = _INT_RUN[tag].match(data, position, self._end)
-        if run is None:
-            raise self._error(f"has small non-negative numbers in {name}", f"another number, byte {position}")
-        stop = run.end()
-        if stop < self._end and data[stop] == tag:
-            raise self._error(f"has small non-negative numbers in {name}", f"another number, byte {stop}")
-        text = data[position:stop]
-        n_at_most = len(text) // 2
-        if n_at_most > 5 * _MOST_INTS:
+        numbers, stop, problem = _native.read_numbers(self._data, position, self._end, tag, _MOST_INTS)
+        if problem == "many":
             raise self._error(f"has at most {_MOST_INTS} numbers in {name}", "more")
-        payload = text[1::2]
-        if len(text) % 2 == 0 and text[0::2].count(tag) == n_at_most and payload.isascii():
-            values = array("q", list(payload))
-        else:
-            tokens = _INT_TOKEN[tag].findall(text)
-            known = {token: _number(token) for token in set(tokens)}
-            if any(len(token) > 1 and token[-1] == 0 for token in known):
-                raise self._error("has numbers in their shortest form", f"a longer one in {name}")
-            values = array("q", [known[token] for token in tokens])
-        if len(values) > _MOST_INTS:
-            raise self._error(f"has at most {_MOST_INTS} numbers in {name}", len(values))
+        if problem == "form":
+            raise self._error("has numbers in their shortest form", f"a longer one in {name}")
+        if problem:
+            raise self._error(f"has small non-negative numbers in {name}", f"another number, byte {stop}")
+        values = array("q")
+        values.frombytes(numbers)
         self._set_once(name, values)
         return stop
 
     def _read_strings(self, name: str, tag: int, position: int) -> int:
         """The run of texts from `position`, in bulk: one tag byte, a length, UTF-8."""
-        data, end = self._data, self._end
-        spans: list[tuple[int, int]] = []
-        while position < end and data[position] == tag:
-            start = position + 2
-            length = data[position + 1] if start <= end else 0x80
-            if length >= 0x80:
-                start, position = self._length(position + 1)
-            else:
-                position = start + length
-                if position > end:
-                    self._length(start - 1)
-            spans.append((start, position))
-        if len(spans) > _MOST_STRINGS:
-            raise self._error(f"has at most {_MOST_STRINGS} texts in {name}", len(spans))
-        self._set_once(name, tuple(self._texts(spans)))
-        return position
-
-    def _texts(self, spans: list[tuple[int, int]]) -> list[str]:
-        low, high = spans[0][0], spans[-1][1]
-        block = self._data[low:high]
-        if block.isascii():  # then a slice of the decoded block is the decoded slice
-            text = block.decode("ascii")
-            return [text[start - low : stop - low] for start, stop in spans]
-        return [self._decoded(start, stop) for start, stop in spans]
+        texts, stop, problem = _native.read_texts(self._data, position, self._end, tag, _MOST_STRINGS)
+        if problem == "many":
+            raise self._error(f"has at most {_MOST_STRINGS} texts in {name}", "more")
+        if problem == "text":
+            raise self._error("has UTF-8 text", f"other bytes at {stop}")
+        if problem:
+            raise self._error("is whole", f"a length in {name} that is none, byte {stop}")
+        self._set_once(name, texts)
+        return stop
 
     def _error(self, rule: str, value: object) -> ArtifactError:
         return ArtifactError(
@@ -379,13 +345,6 @@ class _Message:
         extra = sorted(set(self._fields) - names)
         if extra:
             raise self._error("holds its data once", extra)
-
-
-def _number(token: bytes) -> int:
-    value = 0
-    for byte in reversed(token):
-        value = value << 7 | byte & 0x7F
-    return value
 
 
 def _demand(holds: bool, rule: str, value: object) -> None:
