@@ -18,6 +18,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from robust import accepted_files, builds
 from robust import outcome as outcome_module
@@ -193,7 +194,9 @@ def _attack_here(module: str, effort: Effort, fault: str, share: Share, seed: in
     attack = importlib.import_module(module)
     if fault.startswith(PYTHON):
         attack.TWINS[fault]()
-    if not fault:
+    if fault:
+        outcome_module.WHEN_BROKEN = _end_with
+    else:
         outcome_module.KEPT = builds.HOME / "found" / f"{module}-{seed}-{share.index}"
     print(_STARTED, flush=True)
     rng = np.random.default_rng([seed, share.index])
@@ -203,12 +206,22 @@ def _attack_here(module: str, effort: Effort, fault: str, share: Share, seed: in
     except builds.CompilationError as error:
         print(error, file=sys.stderr)
         return _COULD_NOT_TRY
+    if fault:
+        _end_with(outcome)
+    _report_from_here(outcome)
+    return 0
+
+
+def _report_from_here(outcome: Outcome) -> None:
     outcome.cpu_s = _cpu_s(of_this_process=True)
     report = {key: getattr(outcome, key) for key in ("trials", "n_found", "found", "notes", "cpu_s")}
     print(_MARK + json.dumps(report), flush=True)
-    if fault:  # a broken runtime need not end well
-        os._exit(0)
-    return 0
+
+
+def _end_with(outcome: Outcome) -> NoReturn:
+    """A broken runtime is caught by its first finding, and need not end well."""
+    _report_from_here(outcome)
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ def attack(effort: Effort, rng: np.random.Generator) -> Outcome:
         for name in _PROGRAMS:
             step = effort.of(short=9, ci=1 if name == "load" else 3, quick=1, long=1)
             _failures(outcome, name, path, older, step, "the extension's and the libraries' calls", "default")
-            step = effort.of(short=2_000, ci=211, quick=1, long=1)
+            step = effort.of(short=2_000, ci=211, quick=53, long=1)
             _failures(outcome, name, path, older, step, "every object of Python", "malloc")
     return outcome
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -43,6 +44,9 @@ class Share:
 
 WHOLE = Share()
 KEPT: Path | None = None  # where inputs are kept, and how their names begin; None: nowhere
+WHEN_BROKEN: Callable[[Outcome], None] | None = (
+    None  # after each finding: a twin is caught by its first, and may end
+)
 
 
 def _keep(data: bytes | str, number: int) -> Path:
@@ -71,6 +75,8 @@ class Outcome:
         if len(self.found) < self._MOST_KEPT:
             kept = "" if data is None or KEPT is None else f" [input: {_keep(data, self.n_found)}]"
             self.found.append(what[:2_000] + kept)
+        if WHEN_BROKEN is not None:
+            WHEN_BROKEN(self)
 
     def demand(self, holds: bool, what: str) -> None:
         if not holds:

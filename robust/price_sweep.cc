@@ -1,7 +1,7 @@
 // Every float32 as a model's output through the price: price_sweep SETTING [STRIDE [FIRST]]. A test-only program over
 // native/price.h.
 //
-// For all 2^32 float32 values, as pctr and (every 16th) as a margin, the decision must keep the contract: never NaN,
+// For all 2^32 float32 values, as pctr and (every 64th) as a margin, the decision must keep the contract: never NaN,
 // never negative, at most cap and value, at least the floor, else 0 with a reason. Prints violations and trials.
 #include <cstdint>
 #include <cstdio>
@@ -69,7 +69,7 @@ Tally sweep(const Setting& s, uint64_t first, uint64_t stride) {
     float x;
     std::memcpy(&x, &word, sizeof x);
     judge(double(x), curve);
-    if (i % 16 == 0) {  // as margins: calibration, sigmoid and clamps come before the price
+    if (i % 64 == 0) {  // as margins: calibration, sigmoid and clamps come before the price
       const double pctr = sigmoid(calibrated({1.1, 0.9, 0.1}, double(x)));
       judge(pctr, win_curve(win, double(x), double(x)));
     }
