@@ -43,11 +43,7 @@ def latency_ratio(scorer: Scorer, columns: Mapping[str, Any]) -> float:
         name: array("d", cells) if cells and isinstance(cells[0], float) else cells
         for name, cells in rows.items()
     }
-    outputs = [
-        name
-        for name, part in (("pctr", scorer.blueprint.ctr), ("win_location", scorer.blueprint.win))
-        if part
-    ]
+    outputs = [name for part, name in (("ctr", "pctr"), ("win", "win_location")) if part in scorer.parts]
     if len(outputs) == 2:
         outputs.append("bid_cpm")
     workload, workload_rows = _workload()

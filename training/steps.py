@@ -23,7 +23,7 @@ from bidml.log import QuarantineReport, ReadingReport, write_log
 from bidml.log.conform import conform
 from bidml.log.share import Share
 from bidml.log.tables import read_parquet
-from bidml.report import ReportData, html_report, model_card, plot_files
+from bidml.report import ReportData, model_card, report_with_plots
 from bidml.score import Scorer
 from bidml.score.reader import parse_artifact
 from bidml.self_check import self_check_of
@@ -247,8 +247,9 @@ def write_report(
         checks=checks,
         duel=duel_of((model / MODEL).read_bytes(), champion, data.test, config) if champion else None,
     )
-    (out / REPORT).write_text(html_report(report))
-    for name, text in plot_files(report).items():
+    page, plots = report_with_plots(report)
+    (out / REPORT).write_text(page)
+    for name, text in plots.items():
         (out / name).write_text(text)
     (out / CARD).write_text(model_card(blueprint, certificate, data=left_out, warnings=said))
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from bidml.blueprint import Blueprint
 from bidml.features import Doubles, RawColumns
 from bidml.pricing import WinCurve
 from bidml.replay.auctions import ReplayAuctions
@@ -25,19 +26,21 @@ class Predictions:
     pcvr: Doubles | None = None
 
 
-def predict(scorer: Scorer, columns: RawColumns) -> Predictions:
-    """Scores raw columns (from `bidml.features.raw_columns`) with a loaded artifact."""
-    blueprint = scorer.blueprint
+def predict(scorer: Scorer, columns: RawColumns, *, blueprint: Blueprint | None = None) -> Predictions:
+    """Scores raw columns (from `bidml.features.raw_columns`) with a loaded artifact.
+
+    `blueprint`: the scorer's own, where it is at hand; else it is read again, which is slow.
+    """
     n_rows = len(next(iter(columns.values())))
-    wanted = ["pctr"] if blueprint.ctr else []
-    wanted += ["pcvr"] if blueprint.cvr else []
-    wanted += ["win_location", "win_shape"] if blueprint.win else []
+    outputs = {"ctr": ["pctr"], "cvr": ["pcvr"], "win": ["win_location", "win_shape"]}
+    wanted = [name for part in scorer.parts for name in outputs[part]]
     found = {name: array("d", bytes(8 * n_rows)) for name in wanted}
     scorer.score_many(columns, found)
     arrays = {name: np.frombuffer(values) for name, values in found.items()}
     curve = None
-    if blueprint.win is not None:
-        curve = WinCurve(arrays["win_location"], arrays["win_shape"], blueprint.win.gamma)
+    win = (blueprint or scorer.blueprint).win if "win" in scorer.parts else None
+    if win is not None:
+        curve = WinCurve(arrays["win_location"], arrays["win_shape"], win.gamma)
     return Predictions(arrays.get("pctr"), curve, arrays.get("pcvr"))
 
 

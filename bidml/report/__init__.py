@@ -3,7 +3,7 @@
 from bidml.report.card import model_card
 from bidml.report.curves import Bins, Gain, gain_curve, log_bins, quantile_bins, wilson_interval
 from bidml.report.data import Duel, ReportData
-from bidml.report.html import html_report, plot_files
+from bidml.report.html import html_report, report_with_plots
 from bidml.report.tables import Table, tables_of
 
 __all__ = [
@@ -16,8 +16,8 @@ __all__ = [
     "html_report",
     "log_bins",
     "model_card",
-    "plot_files",
     "quantile_bins",
+    "report_with_plots",
     "tables_of",
     "wilson_interval",
 ]

@@ -23,6 +23,20 @@ _COLOURS: Final = re.compile("|".join(DARK), re.IGNORECASE)
 
 def html_report(data: ReportData) -> str:
     """The report as text; the same data gives the same bytes."""
+    return report_with_plots(data)[0]
+
+
+def report_with_plots(data: ReportData) -> tuple[str, dict[str, str]]:
+    """The report, and its figures as files, name.svg → text. Each is drawn once: drawing is most of a report's time."""
+    drawn = {
+        title: [(d.name, _svg(d.figure), d.caption) for d in drawings]
+        for title, drawings in figures_of(data).items()
+    }
+    files = {f"{name}.svg": _on_white(text) for drawings in drawn.values() for name, text, _ in drawings}
+    return _page(data, drawn), files
+
+
+def _page(data: ReportData, drawn: dict[str, list[tuple[str, str, str]]]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("bidml.report", "."),
         autoescape=True,
@@ -38,8 +52,8 @@ def html_report(data: ReportData) -> str:
         checks=data.checks,
         tables=tables_of(data.metrics, currency=data.currency),
         sections=[
-            (title, [(svg(d.figure), d.caption) for d in drawings])
-            for title, drawings in figures_of(data).items()
+            (title, [(_inline(text), caption) for _, text, caption in drawings])
+            for title, drawings in drawn.items()
         ],
         quarantine=data.quarantine,
         certificate=data.certificate,
@@ -47,27 +61,29 @@ def html_report(data: ReportData) -> str:
     )
 
 
-def plot_files(data: ReportData) -> dict[str, str]:
-    """The report's figures as files: name.svg → its text."""
+def _on_white(element: str) -> str:
+    """A file of its own: what is transparent on a page stands on white."""
+    opening, end, rest = element.partition(">")
     head = '<?xml version="1.0" encoding="utf-8"?>\n'
-    return {
-        f"{drawing.name}.svg": head + _svg(drawing.figure, transparent=False)
-        for drawings in figures_of(data).values()
-        for drawing in drawings
-    }
+    return f'{head}{opening}{end}\n <rect width="100%" height="100%" fill="#ffffff"/>{rest}'
 
 
-def svg(figure: Figure) -> Markup:
-    """The figure as an inline SVG element; text stays text, colours become variables of the page."""
-    element = _COLOURS.sub(lambda found: f"var({_variable(found[0])})", _svg(figure, transparent=True))
-    return Markup(element)  # the drawing is ours; its labels were escaped by matplotlib
+def _inline(element: str) -> Markup:
+    """Text stays text, colours become variables of the page."""
+    return Markup(
+        _COLOURS.sub(lambda found: f"var({_variable(found[0])})", element)
+    )  # matplotlib escaped the labels
 
 
-def _svg(figure: Figure, *, transparent: bool) -> str:
+def _svg(figure: Figure) -> str:
+    """A transparent SVG element."""
     text = io.StringIO()
     title = figure.axes[0].get_title(loc="left") if figure.axes else ""
+    if (layout := figure.get_layout_engine()) is not None:
+        layout.execute(figure)  # savefig would draw the figure once more for it
+        figure.set_layout_engine("none")
     with mpl.rc_context({"svg.hashsalt": f"bidml {title}", "svg.fonttype": "none"}):
-        figure.savefig(text, format="svg", transparent=transparent, metadata={"Date": None, "Creator": None})
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     _, _, element = text.getvalue().partition("<svg")
     return "<svg" + element
 

@@ -13,7 +13,6 @@ from bidml.certify import DEFAULT_EVALUATORS, certify
 from bidml.errors import BidmlError
 from bidml.fit.maturity import Maturity
 from bidml.log import price_loss
-from bidml.score import Scorer
 from bidml.score.reader import parse_artifact
 from bidml.train.config import PricingConfig
 from training.config import GateConfig
@@ -43,10 +42,10 @@ def judge(
     Raises for a champion or a log that cannot be used (`ArtifactError`, `SpecError`, `ConfigError`); whatever is wrong
     with the challenger is a failed check.
     """
-    current = Judged(Scorer(parse_artifact(champion)), test) if champion is not None else None
+    current = Judged(parse_artifact(champion), test) if champion is not None else None
     try:
         certificate = certify(challenger, evaluators=DEFAULT_EVALUATORS)
-        candidate = Judged(Scorer(parse_artifact(challenger)), test, like=current)
+        candidate = Judged(parse_artifact(challenger), test, like=current)
     except BidmlError as error:
         return Verdict((Check("certificate", False, str(error), _CERTIFIED),))
     checks = Checks()

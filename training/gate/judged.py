@@ -12,6 +12,7 @@ from bidml.blueprint import Blueprint
 from bidml.features import Doubles, RawColumns, raw_columns
 from bidml.pricing import WinCurve
 from bidml.score import Scorer
+from bidml.score.reader import Artifact
 from bidml.train.evaluate import Terms, bids_of, predict
 
 LEAST_WIN_RATE: Final = 0.1  # bias against variance: at 1/30 two thirds of the clicks count for nothing
@@ -20,15 +21,15 @@ LEAST_WIN_RATE: Final = 0.1  # bias against variance: at 1/30 two thirds of the 
 class Judged:
     """A scorer with what it says of the test auctions, shape (n,) each."""
 
-    def __init__(self, scorer: Scorer, test: pd.DataFrame, like: Judged | None = None) -> None:
-        self.scorer = scorer
-        self.blueprint: Blueprint = scorer.blueprint
+    def __init__(self, artifact: Artifact, test: pd.DataFrame, like: Judged | None = None) -> None:
+        self.scorer = Scorer(artifact)
+        self.blueprint: Blueprint = artifact.blueprint
         same = like is not None and like.blueprint.spec == self.blueprint.spec
         self.columns: RawColumns = (
             like.columns if like is not None and same else raw_columns(test, self.blueprint.spec)
         )
         self._codes: dict[str, tuple[Any, Any]] = like._codes if like is not None and same else {}
-        found = predict(scorer, self.columns)
+        found = predict(self.scorer, self.columns, blueprint=self.blueprint)
         self.pctr: Doubles | None = found.pctr
         self.pcvr: Doubles | None = found.pcvr
         self.curve: WinCurve | None = found.curve
