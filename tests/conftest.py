@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from contextlib import nullcontext
 from pathlib import Path
@@ -31,7 +32,11 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def simulated_run(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The demo on few auctions: a `DemoResult` with log, artifact, held-out requests."""
+    """The demo on few auctions: a `DemoResult` with log, artifact, held-out requests. All workers share the first's."""
     from bidml.demo import run_demo
 
-    return run_demo(tmp_path_factory.mktemp("demo"), n_auctions=30_000, stages=lambda _: nullcontext())
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with (shared / "demo.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return run_demo(shared / "demo", n_auctions=30_000, stages=lambda _: nullcontext())

@@ -53,7 +53,7 @@ def test_the_readme_s_examples_run(
         assert len(example.splitlines()) <= 12, "the README promises ten lines"
         exec(compile(example, "README.md", "exec"), namespace)
     assert namespace["bid_cpm"] >= 0.0
-    assert len(namespace["curve"]) == 100_000
+    assert len(namespace["curve"]) == 30_000
 
 
 @pytest.fixture(scope="module")

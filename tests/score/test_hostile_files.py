@@ -89,17 +89,17 @@ def test_bytes_after_the_end_are_refused() -> None:
 
 @pytest.mark.parametrize("whole", [SMALL, SMALLER], ids=["with price", "without price"])
 def test_a_changed_byte_is_refused_or_another_whole_artifact(whole: bytes) -> None:
-    """1,000 changes: damage is refused; what still loads is another number or name, spelt as the exporter spells it."""
+    """300 changes: damage is refused; what still loads is another number or name, spelt as the exporter spells it."""
     rng = random.Random(8)
     refused = n = 0
-    while n < 1_000:
+    while n < 300:
         data = bytearray(whole)
         at = rng.randrange(len(data))
         data[at] = rng.choice([data[at] ^ (1 << rng.randrange(8)), rng.randrange(256), 0, 0xFF])
         if data != whole:
             refused += refused_or_canonical(bytes(data))
             n += 1
-    assert refused > 800
+    assert refused > 240
 
 
 def test_moved_removed_and_doubled_stretches_are_refused() -> None:

@@ -292,6 +292,7 @@ def test_best_is_the_line_item_with_the_highest_expected_surplus(scorer: Scorer)
 def test_the_best_of_second_price_is_by_what_it_earns(scorer: Scorer) -> None:
     """E[(v − max(M, r)) 1(M ≤ b)] by NumPy, b being v or the cap; the bound that saves integrals loses no winner."""
     rng = np.random.default_rng(2)
+    gamma = scorer.blueprint.win.gamma  # type: ignore[union-attr]
     not_the_first = 0
     for _ in range(100):
         lines = [
@@ -308,7 +309,7 @@ def test_the_best_of_second_price_is_by_what_it_earns(scorer: Scorer) -> None:
         earned = []
         for line in lines:
             why = scorer.explain(request, line)
-            curve = WinCurve(why.win_location, why.win_shape, scorer.blueprint.win.gamma)  # type: ignore[union-attr]
+            curve = WinCurve(why.win_location, why.win_shape, gamma)
             bid = np.array([why.bid_cpm])
             found = second_price_surplus_cpm(why.unshaded_bid_cpm, bid, curve, lowest_price_cpm=floor)
             earned.append(float(found[0]) if why.bid_cpm > 0.0 else 0.0)
