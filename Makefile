@@ -6,6 +6,8 @@ HOST_PYTHON := $(shell command -v $(PYTHON))
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(HOST_PYTHON) -m pip --disable-pip-version-check --python $(BIN)/python
+# Without --no-compile, a minute goes into bytecode of modules that nobody imports.
+INSTALL_LOCKED := install --quiet --no-compile --require-hashes --only-binary :all:
 NATIVE_SOURCES := CMakeLists.txt pyproject.toml $(wildcard bidml/native/*.h bidml/native/*.cc)
 CHECKED := $(wildcard bidml tests training benchmarks notebooks robust docs/*.py)
 
@@ -14,7 +16,8 @@ CHECKED := $(wildcard bidml tests training benchmarks notebooks robust docs/*.py
 demo: $(VENV)/.built
 	$(BIN)/bidml demo --out runs/demo
 
-test: lint types $(VENV)/.built $(VENV)-ort-min/.installed
+test:
+	$(MAKE) --jobs 2 --output-sync=target lint types build $(VENV)-ort-min/.installed
 	BIDML_ORT_MIN_PYTHON=$(CURDIR)/$(VENV)-ort-min/bin/python $(BIN)/python -m pytest -q -n auto --dist loadfile $(PYTEST_ARGS)
 
 # Attacks on the runtime: robust in minutes (CI), robust-long in hours. docs/reliability.md says what they try.
@@ -47,14 +50,14 @@ build: $(VENV)/.built
 $(VENV)/.installed: requirements/dev.lock
 	$(HOST_PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "bidml needs Python 3.11 or newer; set PYTHON"'
 	$(HOST_PYTHON) -m venv --without-pip --clear $(VENV)
-	$(PIP) install --quiet --require-hashes --only-binary :all: -r requirements/dev.lock
+	$(PIP) $(INSTALL_LOCKED) -r requirements/dev.lock
 	touch $@
 
 # The environment of the lowest onnxruntime that the artifact promises to run on.
 $(VENV)-ort-min/.installed: requirements/ort-min.lock
 	$(HOST_PYTHON) -m venv --without-pip --clear $(VENV)-ort-min
-	$(HOST_PYTHON) -m pip --disable-pip-version-check --python $(VENV)-ort-min/bin/python install --quiet \
-	  --require-hashes --only-binary :all: -r requirements/ort-min.lock
+	$(HOST_PYTHON) -m pip --disable-pip-version-check --python $(VENV)-ort-min/bin/python $(INSTALL_LOCKED) \
+	  -r requirements/ort-min.lock
 	touch $@
 
 $(VENV)/.built: $(VENV)/.installed $(NATIVE_SOURCES)
