@@ -12,7 +12,7 @@
 #include <thread>
 #include <vector>
 
-#include "scorer.h"
+#include "best.h"
 
 // Of the readers of dicts, which are linked for their destructors: nothing here has a Python object.
 extern "C" void _Py_Dealloc(PyObject*) { std::abort(); }

@@ -12,6 +12,7 @@
 
 #include "attribute.h"
 #include "batch.h"
+#include "best.h"
 #include "bind_wire.h"
 #include "deals.h"
 #include "decisions_to_python.h"
@@ -138,19 +139,19 @@ bool raise_if_strict(const Scorer& scorer, Reason reason) {
 template <bool is_json>
 bool decide_call(PyObject* self, PyObject* const* args, Py_ssize_t n, Trace& trace) {
   Scorer& scorer = *nb::inst_ptr<Scorer>(nb::handle(self));
-  Py_ssize_t imp;
+  CallOptions options;
   if (n < 2) {
-    PyErr_SetString(PyExc_TypeError, "the arguments are (request, line, imp=0)");
+    PyErr_SetString(PyExc_TypeError, "the arguments are (request, line, imp=0, soft_floor_cpm=None)");
     return false;
   }
   LineItem* line = line_item_of(args[1], scorer);
-  if (!line || !imp_index_of(args, n, &imp)) return false;
+  if (!line || !options.read(args, n)) return false;
   Telemetry& telemetry = scorer.telemetry;
   const bool is_due = telemetry.is_due();
   const uint64_t start = is_due ? ticks() : 0;
   FeatureCounts* look = is_due ? &telemetry.features : nullptr;
   const auto use = [&](const auto& request) { decide<false>(*scorer.model, request, *line, trace, look); };
-  if (!BIDML_WITH_REQUEST(is_json, args[0], imp, use)) return false;
+  if (!BIDML_WITH_REQUEST(is_json, args[0], options, use)) return false;
   const Decision& d = trace.decision;
   telemetry.count(d.reason, d.bid_cpm, d.optimum_cpm, trace.pctr, trace.pcvr, trace.propensity);
   if (is_due) telemetry.took(start);
@@ -175,12 +176,12 @@ PyObject* scorer_decide(PyObject* self, PyObject* const* args, Py_ssize_t n) {
 template <bool is_json>
 PyObject* scorer_best(PyObject* self, PyObject* const* args, Py_ssize_t n) {
   Scorer& scorer = *nb::inst_ptr<Scorer>(nb::handle(self));
-  Py_ssize_t imp;
+  CallOptions options;
   if (n < 2 || !(PyList_Check(args[1]) || PyTuple_Check(args[1]))) {
-    PyErr_SetString(PyExc_TypeError, "the arguments are (request, list of line items, imp=0)");
+    PyErr_SetString(PyExc_TypeError, "the arguments are (request, list of line items, imp=0, soft_floor_cpm=None)");
     return nullptr;
   }
-  if (!imp_index_of(args, n, &imp)) return nullptr;
+  if (!options.read(args, n)) return nullptr;
   const HeldLines lines(args[1]);
   if (!lines) return nullptr;
   for (Py_ssize_t i = 0; i < lines.size(); ++i)
@@ -195,7 +196,7 @@ PyObject* scorer_best(PyObject* self, PyObject* const* args, Py_ssize_t n) {
   const uint64_t start = is_due ? ticks() : 0;
   FeatureCounts* look = is_due ? &telemetry.features : nullptr;
   const auto use = [&](const auto& request) { best = best_of(*scorer.model, request, line_at, lines.size(), look); };
-  if (!BIDML_WITH_REQUEST(is_json, args[0], imp, use)) return nullptr;
+  if (!BIDML_WITH_REQUEST(is_json, args[0], options, use)) return nullptr;
   telemetry.count(best.reason, best.bid_cpm, best.optimum_cpm, best.pctr, best.pcvr, best.propensity);
   if (is_due) telemetry.took(start);
   if (raise_if_strict(scorer, best.reason)) return nullptr;
@@ -206,13 +207,13 @@ PyObject* scorer_best(PyObject* self, PyObject* const* args, Py_ssize_t n) {
 template <bool is_json>
 PyObject* scorer_decide_deal(PyObject* self, PyObject* const* args, Py_ssize_t n) {
   Scorer& scorer = *nb::inst_ptr<Scorer>(nb::handle(self));
-  Py_ssize_t imp;
+  CallOptions options;
   if (n < 2) {
-    PyErr_SetString(PyExc_TypeError, "the arguments are (request, line, imp=0)");
+    PyErr_SetString(PyExc_TypeError, "the arguments are (request, line, imp=0, soft_floor_cpm=None)");
     return nullptr;
   }
   LineItem* line = line_item_of(args[1], scorer);
-  if (!line || !imp_index_of(args, n, &imp)) return nullptr;
+  if (!line || !options.read(args, n)) return nullptr;
   Telemetry& telemetry = scorer.telemetry;
   const bool is_due = telemetry.is_due();
   const uint64_t start = is_due ? ticks() : 0;
@@ -220,7 +221,7 @@ PyObject* scorer_decide_deal(PyObject* self, PyObject* const* args, Py_ssize_t n
   Trace trace;
   Offer offer;
   const auto use = [&](const auto& request) { offer = decide_deal(*scorer.model, request, *line, trace, look); };
-  if (!BIDML_WITH_REQUEST(is_json, args[0], imp, use)) return nullptr;
+  if (!BIDML_WITH_REQUEST(is_json, args[0], options, use)) return nullptr;
   const Decision& d = offer.decision;
   telemetry.count(d.reason, d.bid_cpm, d.optimum_cpm, trace.pctr, trace.pcvr, trace.propensity);
   if (is_due) telemetry.took(start);
@@ -238,28 +239,29 @@ PyCFunction slot(Function function) {
 
 PyMethodDef hot_methods[] = {
     {"bid", slot(scorer_bid<false>), METH_FASTCALL,
-     "bid(request, line, imp=0, /) -> float\n\nThe bid in CPM of the artifact's currency; 0.0 is no bid.\n\n"
-     "Never raises on request content (but with strict=True), never above cap or value, never below floor."},
+     "bid(request, line, imp=0, soft_floor_cpm=None, /) -> float\n\nThe bid in CPM of the artifact's currency; 0.0 is no bid.\n\n"
+     "Never raises on request content (but with strict=True), never above cap or value, never below floor. "
+     "soft_floor_cpm, in the artifact's currency: in a second-price auction a bid below it pays itself, one above at least it."},
     {"decide", slot(scorer_decide<false>), METH_FASTCALL,
-     "decide(request, line, imp=0, /) -> Decision\n\nLike bid: (bid_cpm, reason), the NoBidReason as an int (0: a bid), and as "
+     "decide(request, line, imp=0, soft_floor_cpm=None, /) -> Decision\n\nLike bid: (bid_cpm, reason), the NoBidReason as an int (0: a bid), and as "
      "an attribute the propensity of a bid that was varied."},
     {"best", slot(scorer_best<false>), METH_FASTCALL,
-     "best(request, lines, imp=0, /) -> BestDecision\n\n(index, bid_cpm): the line item with the highest expected surplus "
+     "best(request, lines, imp=0, soft_floor_cpm=None, /) -> BestDecision\n\n(index, bid_cpm): the line item with the highest expected surplus "
      "(v - b) * win_rate(b), v after pacing; (-1, 0.0) when none bids. The request is encoded once. Bids "
      "that are varied are so afterwards."},
     {"bid_json", slot(scorer_bid<true>), METH_FASTCALL,
-     "bid_json(request, line, imp=0, /) -> float\n\nbid(json.loads(request), line, imp) for the bytes of a request, "
+     "bid_json(request, line, imp=0, soft_floor_cpm=None, /) -> float\n\nbid(json.loads(request), line, imp) for the bytes of a request, "
      "without decoding what the model does not read.\n\nBytes that are not JSON are no bid, invalid_request."},
     {"decide_json", slot(scorer_decide<true>), METH_FASTCALL,
-     "decide_json(request, line, imp=0, /) -> Decision\n\nLike decide, for the bytes of a request."},
+     "decide_json(request, line, imp=0, soft_floor_cpm=None, /) -> Decision\n\nLike decide, for the bytes of a request."},
     {"best_json", slot(scorer_best<true>), METH_FASTCALL,
-     "best_json(request, lines, imp=0, /) -> BestDecision\n\nLike best, for the bytes of a request."},
+     "best_json(request, lines, imp=0, soft_floor_cpm=None, /) -> BestDecision\n\nLike best, for the bytes of a request."},
     {"decide_deal", slot(scorer_decide_deal<false>), METH_FASTCALL,
-     "decide_deal(request, line, imp=0, /) -> DealDecision\n\n(bid_cpm, reason, deal): like decide, for a line item with deals: of the "
+     "decide_deal(request, line, imp=0, soft_floor_cpm=None, /) -> DealDecision\n\n(bid_cpm, reason, deal): like decide, for a line item with deals: of the "
      "open auction and the deals of imp.pmp that it names, the offer of the highest expected surplus; deal is the id to "
      "answer with, None for the open auction."},
     {"decide_deal_json", slot(scorer_decide_deal<true>), METH_FASTCALL,
-     "decide_deal_json(request, line, imp=0, /) -> DealDecision\n\nLike decide_deal, for the bytes of a request."},
+     "decide_deal_json(request, line, imp=0, soft_floor_cpm=None, /) -> DealDecision\n\nLike decide_deal, for the bytes of a request."},
     {nullptr, nullptr, 0, nullptr}};
 
 // nanobind's own, which lets a std::bad_alloc pass into CPython; what it had allocated is lost then.
@@ -341,11 +343,11 @@ nb::dict trace_dict(const Trace& trace) {
   return out;
 }
 
-nb::dict explain(Scorer& scorer, nb::handle request, LineItem& line, Py_ssize_t imp) {
+nb::dict explain(Scorer& scorer, nb::handle request, LineItem& line, Py_ssize_t imp, nb::handle soft_floor_cpm) {
   if (line.model != scorer.model)
     throw nb::type_error("a line item belongs to the scorer that made it; call this scorer's line_item");
   const Model& model = *scorer.model;
-  const DictRequest asked{request.ptr(), imp};
+  const DictRequest asked{request.ptr(), imp, CallOptions::soft_floor_of(soft_floor_cpm.ptr())};
   Trace trace;
   decide<true>(model, asked, line, trace, nullptr);
   nb::dict out = trace_dict(trace);
@@ -501,7 +503,7 @@ NB_MODULE(_native, m) {
            },
            nb::arg("blueprint"), nb::arg("rates"), nb::arg("strict_error").none(), nb::arg("isa"))
       .def("_line_item", &line_item)
-      .def("_explain", &explain, nb::arg().none(), nb::arg(), nb::arg())
+      .def("_explain", &explain, nb::arg().none(), nb::arg(), nb::arg(), nb::arg().none())
       .def("_score_many", &score_many)
       .def("_extract", &extract)
       .def("_extract_json", &extract_json)

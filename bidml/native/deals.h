@@ -3,7 +3,7 @@
 // A deal of `at` 3 has a fixed price, its floor: who bids it is served, so it earns v − price. One of `at` 1 or 2 is a
 // private auction with its own floor, by the model's win curve; without `at` it is of the request's kind. The open auction
 // is an offer unless `private_auction` is 1. The offer of the highest expected surplus is taken, a deal rather than the
-// open auction where they are equal. `bidml.pricing.deal_bid_cpm` and `second_price_surplus_cpm` are the readable twins.
+// open auction where they are equal. `bidml.pricing.deal_bid_cpm` is the readable twin.
 //
 // The rules of the hot path hold: nothing allocates, raises or locks; never above value or cap, never below the offer's
 // floor. Only `decide_deal` comes here.
@@ -12,30 +12,6 @@
 #include "scorer.h"
 
 namespace bidml {
-
-struct Offer {
-  Decision decision;
-  double surplus_cpm = 0.0;
-  Py_ssize_t deal = -1;  // of the line item's deals; -1: the open auction
-  double floor_cpm = 0.0;
-  int auction_type = 0;  // 0: a fixed price
-
-  bool bids() const noexcept { return decision.reason == Reason::kBid; }
-};
-
-// What an auction with these inputs earns.
-inline Offer auction_offer(const Model& model, const Decision& value, const WinCurve& curve, const RootTerms& terms,
-                           const PriceInputs& in) noexcept {
-  Offer offer;
-  offer.floor_cpm = in.floor_cpm;
-  offer.auction_type = in.auction_type;
-  offer.decision = price<true>(value, curve, model.win.gamma, terms, in);
-  if (!offer.bids()) return offer;
-  const double v = value.unshaded_bid_cpm, bid = offer.decision.bid_cpm;
-  offer.surplus_cpm = in.auction_type == 2 ? second_price_surplus_cpm(v, bid, curve, model.win.gamma, in.floor_cpm)
-                                           : (v - bid) * offer.decision.win_rate;
-  return offer;
-}
 
 // A fixed price, CPM.
 inline Offer fixed_offer(const Decision& value, double price_cpm, double cap_cpm) noexcept {
@@ -95,12 +71,10 @@ Offer decide_deal(const Model& model, const Request& request, const LineItem& li
       best.decision.reason = trace.decision.reason;
       return;
     }
-    Decision value;
-    value.value_cpm = trace.decision.value_cpm;
-    value.unshaded_bid_cpm = trace.decision.unshaded_bid_cpm;
+    const Decision value = bare_value(trace.decision);
     const RootTerms terms(trace.curve.shape, model.win.gamma, value.unshaded_bid_cpm);
     if (is_open) {
-      best = auction_offer(model, value, trace.curve, terms, in);
+      best = soft_floor_offer(value, trace.curve, model.win.gamma, terms, in, request.soft_floor_cpm);
     } else {
       best.decision = value;
       best.decision.reason = reason;
@@ -127,7 +101,7 @@ Offer decide_deal(const Model& model, const Request& request, const LineItem& li
           in.floor_cpm = own.floor_cpm;
           in.auction_type = std::isnan(kind) ? of_request : kind == 1.0 || kind == 2.0 ? int(kind) : 0;
           offer = kind == 3.0 ? fixed_offer(value, own.floor_cpm, in.cap_cpm)
-                              : auction_offer(model, value, trace.curve, terms, in);
+                              : auction_offer(value, trace.curve, model.win.gamma, terms, in);
         }
         offer.deal = deal;
         if (!offer.bids()) {
@@ -139,8 +113,8 @@ Offer decide_deal(const Model& model, const Request& request, const LineItem& li
         if (!best.bids() || is_better) best = offer;
       });
     }
-    if (__builtin_expect(line.exploration.share > 0.0, 0))
-      explore<true>(model, request, line, best.floor_cpm, best.auction_type, best.decision, trace);
+    if (__builtin_expect(line.exploration.share > 0.0, 0) && best.bids() && best.is_paid)
+      explore<true>(model, request, line, best.floor_cpm, best.highest_cpm, best.decision, trace);
   });
   trace.decision = best.decision;
   return best;

@@ -18,10 +18,10 @@
 #include "engine.h"
 #include "exploration.h"
 #include "extract.h"
+#include "offer.h"
 #include "price.h"
 #include "read_dict.h"
 #include "read_json.h"
-#include "surplus.h"
 #include "telemetry.h"
 
 namespace bidml {
@@ -211,6 +211,7 @@ inline PriceInputs price_inputs(const LineItem& line, const Terms& terms) noexce
 struct DictRequest {
   PyObject* object;
   Py_ssize_t imp;
+  double soft_floor_cpm = kMissing;  // what the caller knows of the auction; negative: he gave no number
 
   // Element `i` of the impression's deals.
   template <class Use>
@@ -263,6 +264,7 @@ struct DictRequest {
 struct JsonRequest {
   std::string_view bytes;
   Py_ssize_t imp;
+  double soft_floor_cpm = kMissing;
 
   template <class Use>
   void with_deal(const Model& model, Py_ssize_t i, Use&& use) const noexcept {
@@ -284,29 +286,39 @@ struct JsonRequest {
   }
 };
 
-// The bid of a first-price auction, varied where its id says so; a request without an id is left alone. In other auctions
-// a bid that is not paid teaches less the lower it is: they are never explored.
-template <class Request>
-__attribute__((noinline)) Explored explore(const Model& model, const Request& request, const LineItem& line,
-                                           double bid_cpm, double floor_cpm, double v) noexcept {
-  Explored found{bid_cpm, kMissing};
+// Varies a bid that is paid, where the auction's id says so; a request without an id is left alone. What is not paid teaches
+// less the lower it is, and is never varied. `highest_cpm`: the cap, or less.
+template <bool wants_win_rate, class Request>
+__attribute__((noinline)) void explore(const Model& model, const Request& request, const LineItem& line, double floor_cpm,
+                                       double highest_cpm, Decision& decision, Trace& trace) noexcept {
+  Explored varied{decision.bid_cpm, kMissing};
+  const double v = decision.unshaded_bid_cpm;
   request.with_auction_id(model, [&](std::string_view id) {
     if (!id.empty())
-      found = explored(line.exploration, id, uint64_t(request.imp), bid_cpm, floor_cpm, std::min(line.cap_cpm, v));
+      varied = explored(line.exploration, id, uint64_t(request.imp), decision.bid_cpm, floor_cpm, std::min(highest_cpm, v));
   });
-  return found;
+  if (std::isnan(varied.propensity)) return;
+  decision.bid_cpm = varied.bid_cpm;
+  trace.propensity = varied.propensity;
+  if (wants_win_rate) decision.win_rate = win_rate(trace.curve, model.win.gamma, varied.bid_cpm);
 }
 
-// The same for a decision and where it stands.
+// What some calls and line items change in a decision: a soft floor, exploration.
 template <bool wants_win_rate, class Request>
-void explore(const Model& model, const Request& request, const LineItem& line, double floor_cpm, int auction_type,
-             Decision& decision, Trace& trace) noexcept {
-  if (decision.reason != Reason::kBid || auction_type != 1) return;
-  const Explored found = explore(model, request, line, decision.bid_cpm, floor_cpm, decision.unshaded_bid_cpm);
-  if (std::isnan(found.propensity)) return;
-  decision.bid_cpm = found.bid_cpm;
-  trace.propensity = found.propensity;
-  if (wants_win_rate) decision.win_rate = win_rate(trace.curve, model.win.gamma, found.bid_cpm);
+__attribute__((noinline)) void revise(const Model& model, const Request& request, const LineItem& line,
+                                      const PriceInputs& inputs, Trace& trace) noexcept {
+  bool is_paid = inputs.auction_type == 1;
+  double highest_cpm = inputs.cap_cpm;
+  if (!std::isnan(request.soft_floor_cpm) && trace.decision.reason != Reason::kNoConversionModel) {
+    const Decision value = bare_value(trace.decision);
+    const RootTerms terms(trace.curve.shape, model.win.gamma, value.unshaded_bid_cpm);
+    const Offer offer = soft_floor_offer(value, trace.curve, model.win.gamma, terms, inputs, request.soft_floor_cpm);
+    trace.decision = offer.decision;
+    is_paid = offer.is_paid;
+    highest_cpm = offer.highest_cpm;
+  }
+  if (line.exploration.share > 0.0 && is_paid && trace.decision.reason == Reason::kBid)
+    explore<wants_win_rate>(model, request, line, inputs.floor_cpm, highest_cpm, trace.decision, trace);
 }
 
 // The decision for one line item; `look`: where to count its features, or null.
@@ -321,88 +333,15 @@ void decide(const Model& model, const Request& request, const LineItem& line, Tr
     Row& row = BIDML_STACK_ROW(*model.engine);
     encode_request(model, found, row);
     model.engine->merge(row, row, *line.row);
-    price_margins<wants_win_rate>(model, price_inputs(line, terms), trace,
-                                  [&](size_t head) { return model.engine->margin(row, head); });
-    if (__builtin_expect(line.exploration.share > 0.0, 0))
-      explore<wants_win_rate>(model, request, line, terms.floor_cpm, terms.auction_type, trace.decision, trace);
+    const PriceInputs inputs = price_inputs(line, terms);
+    price_margins<wants_win_rate>(model, inputs, trace, [&](size_t head) { return model.engine->margin(row, head); });
+    if (__builtin_expect(line.exploration.share > 0.0 || !std::isnan(request.soft_floor_cpm), 0))
+      revise<wants_win_rate>(model, request, line, inputs, trace);
     if (__builtin_expect(look != nullptr, 0)) {
       look_closely(model, found, *look);
       look_closely(line, *look);
     }
   });
-}
-
-struct Best {
-  Py_ssize_t index = -1;
-  double bid_cpm = 0.0;
-  Reason reason = Reason::kInvalidRequest;
-  // of the line item that bids
-  double optimum_cpm = 0.0, pctr = kMissing, pcvr = kMissing, unshaded_bid_cpm = 0.0, propensity = kMissing;
-};
-
-// The heads that some of these line items need.
-template <class LineAt>
-uint32_t heads_for(const Model& model, const LineAt& line_at, Py_ssize_t first, int count) noexcept {
-  if ((model.heads & kCvrHead) == 0) return kPricingHeads;
-  for (int i = 0; i < count; ++i)
-    if (line_at(first + i).value_per_conversion != 0.0) return kPricingHeads | kCvrHead;
-  return kPricingHeads;
-}
-
-// The line item with the highest expected surplus; the first of equals. Under second price that is an integral, which is
-// not asked for where its bound, (v − r) F(b), says that it cannot win.
-template <class Request, class LineAt>
-Best best_of(const Model& model, const Request& request, const LineAt& line_at, Py_ssize_t n_lines,
-             FeatureCounts* look) noexcept {
-  Best best;
-  request.with_found(model, [&](const Found& found) {
-    Terms terms;
-    best.reason = terms.read(model, found);
-    if (best.reason != Reason::kBid) return;
-    best.reason = Reason::kNoValue;
-    Row& row = BIDML_STACK_ROW(*model.engine);
-    encode_request(model, found, row);
-    double best_surplus_cpm = 0.0;
-    for (Py_ssize_t first = 0; first < n_lines; first += Engine::kLinesAtOnce) {
-      const int count = int(std::min(n_lines - first, Py_ssize_t{Engine::kLinesAtOnce}));
-      const Row* rows[Engine::kLinesAtOnce];
-      double margins[Engine::kLinesAtOnce * kMostHeads];
-      for (int i = 0; i < count; ++i) rows[i] = &*line_at(first + i).row;
-      model.engine->margins_of_lines(row, rows, count, heads_for(model, line_at, first, count), margins);
-      for (int i = 0; i < count; ++i) {
-        Trace trace;
-        price_margins<true>(model, price_inputs(line_at(first + i), terms), trace,
-                            [&](size_t head) { return margins[size_t(i) * model.n_heads + head]; });
-        const Decision& d = trace.decision;
-        if (d.reason != Reason::kBid) {
-          if (best.index < 0) best.reason = d.reason;
-          continue;
-        }
-        const double v = d.unshaded_bid_cpm;
-        double surplus_cpm = (v - d.bid_cpm) * d.win_rate;
-        if (__builtin_expect(terms.auction_type == 2, 0)) {
-          if (best.index >= 0 && (v - terms.floor_cpm) * d.win_rate < best_surplus_cpm) continue;
-          surplus_cpm = second_price_surplus_cpm(v, d.bid_cpm, trace.curve, model.win.gamma, terms.floor_cpm);
-        }
-        if (best.index < 0 || surplus_cpm > best_surplus_cpm) {
-          best = {first + i, d.bid_cpm, Reason::kBid, d.optimum_cpm, trace.pctr, trace.pcvr, v};
-          best_surplus_cpm = surplus_cpm;
-        }
-      }
-    }
-    // The line items compete with the bids they intend.
-    if (best.index >= 0 && __builtin_expect(line_at(best.index).exploration.share > 0.0, 0) && terms.auction_type == 1) {
-      const Explored varied = explore(model, request, line_at(best.index), best.bid_cpm, terms.floor_cpm,
-                                      best.unshaded_bid_cpm);
-      best.bid_cpm = varied.bid_cpm;
-      best.propensity = varied.propensity;
-    }
-    if (__builtin_expect(look != nullptr, 0)) {
-      look_closely(model, found, *look);
-      if (best.index >= 0) look_closely(line_at(best.index), *look);
-    }
-  });
-  return best;
 }
 
 }  // namespace bidml

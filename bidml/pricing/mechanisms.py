@@ -1,6 +1,7 @@
 """Other rules than a plain auction: deals, soft floors, an unknown auction type, ticks.
 
-The reference in NumPy; the bidder prices plain auctions. Prices are CPM in one currency; (n,) each; 0.0 = no bid.
+The reference in NumPy; of these the bidder knows deals and soft floors (native/deals.h, native/offer.h). Prices are CPM
+in one currency; (n,) each; 0.0 = no bid.
 """
 
 from __future__ import annotations

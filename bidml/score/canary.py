@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from bidml.errors import ConfigError
 from bidml.score.following import FollowedLine, Following
-from bidml.score.scorer import BestDecision, Decision
+from bidml.score.scorer import BestDecision, DealDecision, Decision
 
 CONTROL: Final = "control"
 CHALLENGER: Final = "challenger"
@@ -59,9 +59,7 @@ class Canary:
         self._threshold = round(share * 2**32)
         self._salt = zlib.crc32(salt.encode())
 
-    def line_item(
-        self, *, cap_cpm: float, pacing_multiplier: float = 1.0, **terms: str | int | float
-    ) -> CanaryLine:
+    def line_item(self, *, cap_cpm: float, pacing_multiplier: float = 1.0, **terms: Any) -> CanaryLine:
         """`Following.line_item` of both arms."""
         return CanaryLine(
             *(
@@ -75,23 +73,57 @@ class Canary:
         hashed = _mixed(zlib.crc32(unit.encode(errors="surrogatepass"), self._salt))
         return CHALLENGER if hashed < self._threshold else CONTROL
 
-    def bid(self, request: object, line: CanaryLine, unit: str, imp: int = 0) -> float:
+    def bid(
+        self,
+        request: object,
+        line: CanaryLine,
+        unit: str,
+        imp: int = 0,
+        soft_floor_cpm: float | None = None,
+    ) -> float:
         """The bid of the arm that `unit` belongs to: `Following.bid`."""
         if self.arm_of(unit) is CHALLENGER:
-            return self.challenger.bid(request, line.challenger, imp)
-        return self.control.bid(request, line.control, imp)
+            return self.challenger.bid(request, line.challenger, imp, soft_floor_cpm)
+        return self.control.bid(request, line.control, imp, soft_floor_cpm)
 
-    def decide(self, request: object, line: CanaryLine, unit: str, imp: int = 0) -> Decision:
+    def decide(
+        self,
+        request: object,
+        line: CanaryLine,
+        unit: str,
+        imp: int = 0,
+        soft_floor_cpm: float | None = None,
+    ) -> Decision:
         """`Following.decide` of the unit's arm."""
         if self.arm_of(unit) is CHALLENGER:
-            return self.challenger.decide(request, line.challenger, imp)
-        return self.control.decide(request, line.control, imp)
+            return self.challenger.decide(request, line.challenger, imp, soft_floor_cpm)
+        return self.control.decide(request, line.control, imp, soft_floor_cpm)
 
-    def best(self, request: object, lines: Sequence[CanaryLine], unit: str, imp: int = 0) -> BestDecision:
+    def decide_deal(
+        self,
+        request: object,
+        line: CanaryLine,
+        unit: str,
+        imp: int = 0,
+        soft_floor_cpm: float | None = None,
+    ) -> DealDecision:
+        """`Following.decide_deal` of the unit's arm, for a line item with `deals`."""
+        if self.arm_of(unit) is CHALLENGER:
+            return self.challenger.decide_deal(request, line.challenger, imp, soft_floor_cpm)
+        return self.control.decide_deal(request, line.control, imp, soft_floor_cpm)
+
+    def best(
+        self,
+        request: object,
+        lines: Sequence[CanaryLine],
+        unit: str,
+        imp: int = 0,
+        soft_floor_cpm: float | None = None,
+    ) -> BestDecision:
         """`Following.best` of the unit's arm."""
         if self.arm_of(unit) is CHALLENGER:
-            return self.challenger.best(request, [line.challenger for line in lines], imp)
-        return self.control.best(request, [line.control for line in lines], imp)
+            return self.challenger.best(request, [line.challenger for line in lines], imp, soft_floor_cpm)
+        return self.control.best(request, [line.control for line in lines], imp, soft_floor_cpm)
 
     def close(self) -> None:
         self.control.close()

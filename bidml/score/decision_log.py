@@ -63,30 +63,45 @@ class DecisionLog:
     # ---- the hot path ----
 
     def bid(
-        self, bidder: Scorer | Following, request: object, line: LineItem | FollowedLine, imp: int = 0
+        self,
+        bidder: Scorer | Following,
+        request: object,
+        line: LineItem | FollowedLine,
+        imp: int = 0,
+        soft_floor_cpm: float | None = None,
     ) -> float:
         """`bidder.bid`, noted when the request is sampled; the bytes of a request go to `bid_json`."""
-        return self.decide(bidder, request, line, imp)[0]
+        return self.decide(bidder, request, line, imp, soft_floor_cpm)[0]
 
     def decide(
-        self, bidder: Scorer | Following, request: object, line: LineItem | FollowedLine, imp: int = 0
+        self,
+        bidder: Scorer | Following,
+        request: object,
+        line: LineItem | FollowedLine,
+        imp: int = 0,
+        soft_floor_cpm: float | None = None,
     ) -> Decision:
         """`bidder.decide`, noted when the request is sampled; the bytes of a request go to `decide_json`."""
         scorer, bound, generation, is_stale = _bound(bidder, line)
         if is_stale:
-            return bidder.decide(request, line, imp)  # type: ignore[arg-type]
+            return bidder.decide(request, line, imp, soft_floor_cpm)  # type: ignore[arg-type]
         decide = scorer.decide_json if _is_bytes(request) else scorer.decide
-        return self._noted(decide, scorer, request, bound, imp, generation)
+        return self._noted(decide, scorer, request, bound, imp, soft_floor_cpm, generation)
 
     def decide_deal(
-        self, bidder: Scorer | Following, request: object, line: LineItem | FollowedLine, imp: int = 0
+        self,
+        bidder: Scorer | Following,
+        request: object,
+        line: LineItem | FollowedLine,
+        imp: int = 0,
+        soft_floor_cpm: float | None = None,
     ) -> DealDecision:
         """The same for `bidder.decide_deal`; the bytes of a request go to `decide_deal_json`."""
         scorer, bound, generation, is_stale = _bound(bidder, line)
         if is_stale:
-            return bidder.decide_deal(request, line, imp)  # type: ignore[arg-type]
+            return bidder.decide_deal(request, line, imp, soft_floor_cpm)  # type: ignore[arg-type]
         decide = scorer.decide_deal_json if _is_bytes(request) else scorer.decide_deal
-        return self._noted(decide, scorer, request, bound, imp, generation)
+        return self._noted(decide, scorer, request, bound, imp, soft_floor_cpm, generation)
 
     def _noted(
         self,
@@ -95,14 +110,15 @@ class DecisionLog:
         request: object,
         line: LineItem,
         imp: int,
+        soft_floor_cpm: float | None,
         generation: int | None,
     ) -> Answer:
         if not self._is_sampled(request):
-            return decide(request, line, imp)
+            return decide(request, line, imp, soft_floor_cpm)
         before = (int(time.time()), line.pacing_multiplier)
-        decision = decide(request, line, imp)
+        decision = decide(request, line, imp, soft_floor_cpm)
         if before == (int(time.time()), line.pacing_multiplier):  # else it is not known which held
-            self._note(scorer, request, line, imp, generation, before, decision)
+            self._note(scorer, request, line, imp, soft_floor_cpm, generation, before, decision)
         return decision
 
     def _is_sampled(self, request: object) -> bool:
@@ -122,6 +138,7 @@ class DecisionLog:
         request: Any,
         line: LineItem,
         imp: int,
+        soft_floor_cpm: float | None,
         generation: int | None,
         held: tuple[int, float],
         decision: Decision | DealDecision,
@@ -152,6 +169,8 @@ class DecisionLog:
             }
             if len(decision) == 3:  # by deals
                 record |= {"deals": list(line.deals), "deal": decision[2]}
+            if soft_floor_cpm is not None:  # json keeps a double's bits, and what is none
+                record["soft_floor_cpm"] = soft_floor_cpm
             if line.exploration.share:
                 record |= {
                     "exploration": line.exploration.to_json(),

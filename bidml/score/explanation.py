@@ -31,7 +31,8 @@ class Explanation:
     pcvr is NaN where no conversion is paid for. `unshaded_bid_cpm` is it after pacing; `optimum_cpm` is the
     surplus-maximising price before floor and cap. `win_location` is ln CPM, `win_shape` the slope of the log-odds of
     winning in ln bid; `win_rate` is at `bid_cpm`. `margin` is the share of the value that the line item keeps.
-    `propensity` is the density of ln bid where exploration varied the bid, else NaN.
+    `propensity` is the density of ln bid where exploration varied the bid, else NaN. `soft_floor_cpm` is what the call
+    was given; where the bid stays below it, `optimum_cpm` does too.
     """
 
     bid_cpm: float
@@ -58,6 +59,7 @@ class Explanation:
     value_per_conversion: float = 0.0
     value_per_impression_cpm: float = 0.0
     propensity: float = math.nan
+    soft_floor_cpm: float | None = None
 
     @property
     def waterfall(self) -> tuple[Step, ...]:
@@ -70,9 +72,9 @@ class Explanation:
         """
         gross = self.value_cpm / (1.0 - self.margin)
         raw = self._value_cpm(_sigmoid(self.ctr_margin), _sigmoid(self.cvr_margin)) / (1.0 - self.margin)
-        shaded = self.unshaded_bid_cpm
-        if self.auction_type is AuctionType.FIRST_PRICE:
-            shaded = min(self.optimum_cpm, shaded)  # a value next to 0 rounds to an optimum above it
+        shaded = min(
+            self.optimum_cpm, self.unshaded_bid_cpm
+        )  # a value next to 0 rounds to an optimum above it
         levels = [
             ("prediction", raw),
             ("calibration", gross),

@@ -102,33 +102,47 @@ class Following:
 
     # ---- the hot path ----
 
-    def bid(self, request: object, line: FollowedLine, imp: int = 0) -> float:
+    def bid(
+        self, request: object, line: FollowedLine, imp: int = 0, soft_floor_cpm: float | None = None
+    ) -> float:
         """`Scorer.bid` with the version in service."""
         version = self.version
-        return version.bid(request, version.lines[line.key], imp)
+        return version.bid(request, version.lines[line.key], imp, soft_floor_cpm)
 
-    def decide(self, request: object, line: FollowedLine, imp: int = 0) -> Decision:
+    def decide(
+        self, request: object, line: FollowedLine, imp: int = 0, soft_floor_cpm: float | None = None
+    ) -> Decision:
         """`Scorer.decide` with the version in service."""
         version = self.version
-        return version.decide(request, version.lines[line.key], imp)
+        return version.decide(request, version.lines[line.key], imp, soft_floor_cpm)
 
-    def decide_deal(self, request: object, line: FollowedLine, imp: int = 0) -> DealDecision:
+    def decide_deal(
+        self, request: object, line: FollowedLine, imp: int = 0, soft_floor_cpm: float | None = None
+    ) -> DealDecision:
         """`Scorer.decide_deal` with the version in service."""
         version = self.version
-        return version.decide_deal(request, version.lines[line.key], imp)
+        return version.decide_deal(request, version.lines[line.key], imp, soft_floor_cpm)
 
-    def best(self, request: object, lines: Sequence[FollowedLine], imp: int = 0) -> BestDecision:
+    def best(
+        self,
+        request: object,
+        lines: Sequence[FollowedLine],
+        imp: int = 0,
+        soft_floor_cpm: float | None = None,
+    ) -> BestDecision:
         """`Scorer.best` with the version in service: one version for all lines."""
         version = self.version
         of = version.lines
-        return version.best(request, [of[line.key] for line in lines], imp)
+        return version.best(request, [of[line.key] for line in lines], imp, soft_floor_cpm)
 
     # ---- the slow side ----
 
-    def explain(self, request: object, line: FollowedLine, imp: int = 0) -> Explanation:
+    def explain(
+        self, request: object, line: FollowedLine, imp: int = 0, soft_floor_cpm: float | None = None
+    ) -> Explanation:
         """`Scorer.explain` with the version in service."""
         version = self.version
-        why = version.scorer.explain(request, version.lines[line.key], imp)
+        why = version.scorer.explain(request, version.lines[line.key], imp, soft_floor_cpm)
         if version.age is Age.EXPIRED:
             return replace(why, bid_cpm=0.0, win_rate=float("nan"), reason=NoBidReason.STALE_MODEL)
         return why

@@ -68,6 +68,7 @@ class Repricer:
         try:
             scorer = self._scorer(record["sha256"], record["rates"])
             by_deals = "deals" in record
+            soft_floor = record.get("soft_floor_cpm")
             line = _line_item(scorer, record)
             imp = int(record["imp"])
             request = _request(record, scorer.spec.timestamp_ms_source)
@@ -80,13 +81,15 @@ class Repricer:
                 remedy="give a file that DecisionLog wrote",
             ) from None
         if isinstance(request, bytes):  # not JSON
-            nothing = (*scorer.decide_json(request, line, imp), None)
-            return Repriced(logged, nothing, scorer.explain(None, line, imp), (propensity, math.nan))
-        explanation = scorer.explain(request, line, imp)
+            nothing = (*scorer.decide_json(request, line, imp, soft_floor), None)
+            return Repriced(
+                logged, nothing, scorer.explain(None, line, imp, soft_floor), (propensity, math.nan)
+            )
+        explanation = scorer.explain(request, line, imp, soft_floor)
         if by_deals:
-            offer = scorer.decide_deal(request, line, imp)
+            offer = scorer.decide_deal(request, line, imp, soft_floor)
             return Repriced(logged, offer, explanation, (propensity, offer.propensity))
-        decision = scorer.decide(request, line, imp)
+        decision = scorer.decide(request, line, imp, soft_floor)
         return Repriced(logged, (*decision, None), explanation, (propensity, decision.propensity))
 
     def _scorer(self, sha256: str, rates: Mapping[str, str]) -> Scorer:

@@ -277,9 +277,11 @@ class Scorer(_native.NativeScorer):
         line.margin = margin
         return line
 
-    def explain(self, request: object, line: LineItem, imp: int = 0) -> Explanation:
+    def explain(
+        self, request: object, line: LineItem, imp: int = 0, soft_floor_cpm: float | None = None
+    ) -> Explanation:
         """The same decision as `bid`, with every step. Allocates; not for the hot path."""
-        found = self._explain(request, line, imp)
+        found = self._explain(request, line, imp, soft_floor_cpm)
         categories, numbers = found.pop("raw", ((), ()))
         features: dict[str, str | float] = {}
         for feature in self.spec.features:
@@ -301,6 +303,7 @@ class Scorer(_native.NativeScorer):
             value_per_impression_cpm=line.value_per_impression_cpm,
             currency=self.currency,
             margin=line.margin,
+            soft_floor_cpm=soft_floor_cpm,
         )
 
     def bid_many(self, columns: Mapping[str, Any], *, out: Any) -> None:

@@ -48,7 +48,7 @@ class Version:
 
 
 def _always(answer: Answer, count_stale: Callable[[], None]) -> Callable[..., Answer]:
-    def say_no(request: object, line: object, imp: int = 0) -> Answer:
+    def say_no(request: object, line: object, imp: int = 0, soft_floor_cpm: float | None = None) -> Answer:
         count_stale()
         return answer
 

@@ -205,6 +205,8 @@ def test_the_scorer_explores_as_numpy_says(scorer, auction_id, at, floor, imp, c
         assert found == intended
     else:
         assert floor <= found.bid_cpm <= highest
+        curve = WinCurve(why.win_location, why.win_shape, 1.5)
+        assert why.win_rate == pytest.approx(curve.win_rate(found.bid_cpm).item(), rel=1e-12)
         assert why.waterfall[-1].after_cpm == found.bid_cpm
         assert why.waterfall[-2].after_cpm == intended.bid_cpm
 
@@ -235,6 +237,8 @@ def test_a_number_as_an_id_is_its_text(scorer: Scorer) -> None:
     assert b"\\u0395" in data
     assert scorer.decide_json(data, line) == scorer.decide(request_of("Ελλάδα"), line)
     assert scorer.bid(request_of("43"), line) != scorer.bid(request_of("42"), line)
+    long = "x" * 1_000
+    assert scorer.bid(request_of(long + "1"), line) != scorer.bid(request_of(long + "2"), line)
 
 
 def test_what_is_not_paid_is_not_explored(scorer: Scorer) -> None:
