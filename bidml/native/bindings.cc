@@ -343,20 +343,33 @@ nb::dict trace_dict(const Trace& trace) {
   return out;
 }
 
-nb::dict explain(Scorer& scorer, nb::handle request, LineItem& line, Py_ssize_t imp, nb::handle soft_floor_cpm) {
+nb::dict explain(Scorer& scorer, nb::handle request, LineItem& line, Py_ssize_t imp, nb::handle soft_floor_cpm,
+                 bool by_deals) {
   if (line.model != scorer.model)
     throw nb::type_error("a line item belongs to the scorer that made it; call this scorer's line_item");
   const Model& model = *scorer.model;
   const DictRequest asked{request.ptr(), imp, CallOptions::soft_floor_of(soft_floor_cpm.ptr())};
   Trace trace;
-  decide<true>(model, asked, line, trace, nullptr);
+  Offer offer;
+  if (by_deals)
+    offer = decide_deal(model, asked, line, trace, nullptr);
+  else
+    decide<true>(model, asked, line, trace, nullptr);
+  if (offer.decision.reason == Reason::kBid) {
+    trace.floor_cpm = offer.floor_cpm;
+    trace.auction_type = offer.auction_type;
+  }
   nb::dict out = trace_dict(trace);
+  if (offer.decision.reason == Reason::kBid && offer.deal >= 0) out["deal"] = line.deals[size_t(offer.deal)].c_str();
   Held held;
   Found found;
   Terms terms;
   if (!PyDict_Check(request.ptr())) return out;
   model.dict_reader->read_held(request.ptr(), {imp, nullptr}, model.currency, found, held);
-  if (terms.read(model, found) == Reason::kBid) out["raw"] = raw_features(model, found);
+  // Deals are scored whatever the open auction is.
+  const bool is_scored = by_deals ? found.imps == Imps::found && found.currency_accepted
+                                  : terms.read(model, found) == Reason::kBid;
+  if (is_scored) out["raw"] = raw_features(model, found);
   return out;
 }
 
@@ -503,7 +516,7 @@ NB_MODULE(_native, m) {
            },
            nb::arg("blueprint"), nb::arg("rates"), nb::arg("strict_error").none(), nb::arg("isa"))
       .def("_line_item", &line_item)
-      .def("_explain", &explain, nb::arg().none(), nb::arg(), nb::arg(), nb::arg().none())
+      .def("_explain", &explain, nb::arg().none(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg())
       .def("_score_many", &score_many)
       .def("_extract", &extract)
       .def("_extract_json", &extract_json)

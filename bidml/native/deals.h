@@ -31,6 +31,7 @@ inline Offer fixed_offer(const Decision& value, double price_cpm, double cap_cpm
   offer.decision.bid_cpm = offer.decision.optimum_cpm = price_cpm;
   offer.decision.win_rate = 1.0;
   offer.surplus_cpm = v - price_cpm;
+  offer.floor_cpm = price_cpm;
   return offer;
 }
 

@@ -20,6 +20,7 @@ struct Offer {
   ptrdiff_t deal = -1;                         // of the line item's deals; -1: the open auction
   bool is_paid = false;                        // whether who wins pays his bid; only such bids are varied, between these:
   double floor_cpm = 0.0, highest_cpm = 0.0;
+  int auction_type = 0;                        // OpenRTB at; 0: a fixed price
 
   bool bids() const noexcept { return decision.reason == Reason::kBid; }
 };
@@ -36,6 +37,7 @@ inline Decision bare_value(const Decision& decision) noexcept {
 inline Offer auction_offer(const Decision& value, const WinCurve& curve, double gamma, const RootTerms& terms,
                            const PriceInputs& in) noexcept {
   Offer offer;
+  offer.auction_type = in.auction_type;
   offer.is_paid = in.auction_type == 1;
   offer.floor_cpm = in.floor_cpm;
   offer.highest_cpm = in.cap_cpm;
@@ -64,6 +66,7 @@ inline Offer soft_floor_offer(const Decision& value, const WinCurve& curve, doub
   above.floor_cpm = std::max(in.floor_cpm, soft_floor_cpm);
   Offer low = auction_offer(value, curve, gamma, terms, below);
   const Offer high = auction_offer(value, curve, gamma, terms, above);
+  low.auction_type = in.auction_type;
   low.decision.optimum_cpm = std::min(low.decision.optimum_cpm, soft_floor_cpm);
   return low.bids() && (!high.bids() || low.surplus_cpm > high.surplus_cpm) ? low : high;
 }

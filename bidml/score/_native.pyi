@@ -122,7 +122,7 @@ class NativeScorer:
         /,
     ) -> LineItem: ...
     def _explain(
-        self, request: object, line: LineItem, imp: int, soft_floor_cpm: float | None, /
+        self, request: object, line: LineItem, imp: int, soft_floor_cpm: float | None, by_deals: bool, /
     ) -> dict[str, Any]: ...
     def _score_many(
         self,

@@ -32,7 +32,8 @@ class Explanation:
     surplus-maximising price before floor and cap. `win_location` is ln CPM, `win_shape` the slope of the log-odds of
     winning in ln bid; `win_rate` is at `bid_cpm`. `margin` is the share of the value that the line item keeps.
     `propensity` is the density of ln bid where exploration varied the bid, else NaN. `soft_floor_cpm` is what the call
-    was given; where the bid stays below it, `optimum_cpm` does too.
+    was given; where the bid stays below it, `optimum_cpm` does too. `deal` is what the bid is by; with a fixed price
+    `auction_type` is None, and price, `floor_cpm` and `optimum_cpm` are one.
     """
 
     bid_cpm: float
@@ -60,6 +61,7 @@ class Explanation:
     value_per_impression_cpm: float = 0.0
     propensity: float = math.nan
     soft_floor_cpm: float | None = None
+    deal: str | None = None
 
     @property
     def waterfall(self) -> tuple[Step, ...]:
@@ -133,13 +135,14 @@ class Explanation:
             lines.append(f"{step.name:<26}{change:>+12.4f} {step.after_cpm:>12.4f}  {unit}".rstrip())
         if self.reason is NoBidReason.BID:
             surplus = f", expected surplus {self.expected_surplus_cpm:.4f}"
-            first = (
-                self.auction_type is AuctionType.FIRST_PRICE
-            )  # what second price earns, the market decides
+            # what second price earns, the market decides
+            is_known = self.auction_type is not AuctionType.SECOND_PRICE
             lines.append(
                 f"{'bid':<38} {self.bid_cpm:>12.4f}  ({self.shading_factor:.1%} of value, wins {self.win_rate:.1%}"
-                f"{surplus if first else ''})"
+                f"{surplus if is_known else ''})"
             )
+            if self.deal is not None:
+                lines.append(f"by deal {self.deal}")
         return "\n".join(lines)
 
 

@@ -143,8 +143,21 @@ class Following:
         """`Scorer.explain` with the version in service."""
         version = self.version
         why = version.scorer.explain(request, version.lines[line.key], imp, soft_floor_cpm)
+        return self._said(why, version)
+
+    def explain_deal(
+        self, request: object, line: FollowedLine, imp: int = 0, soft_floor_cpm: float | None = None
+    ) -> Explanation:
+        """`Scorer.explain_deal` with the version in service."""
+        version = self.version
+        why = version.scorer.explain_deal(request, version.lines[line.key], imp, soft_floor_cpm)
+        return self._said(why, version)
+
+    @staticmethod
+    def _said(why: Explanation, version: Version) -> Explanation:
         if version.age is Age.EXPIRED:
-            return replace(why, bid_cpm=0.0, win_rate=float("nan"), reason=NoBidReason.STALE_MODEL)
+            stale = NoBidReason.STALE_MODEL
+            return replace(why, bid_cpm=0.0, win_rate=math.nan, propensity=math.nan, reason=stale, deal=None)
         return why
 
     def line_item(self, *, cap_cpm: float, pacing_multiplier: float = 1.0, **terms: Any) -> FollowedLine:

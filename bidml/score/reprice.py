@@ -29,8 +29,8 @@ _LATEST: Final = 1e11  # seconds: the extractor's bound
 class Repriced:
     """What a decision was, `logged`, and what it is now, `found`: (bid in CPM, reason, deal).
 
-    The deal is None but where `decide_deal` took one; `explanation` is of the open auction. `propensities`: of the
-    bids, NaN where they were not varied.
+    The deal is None but where `decide_deal` took one, and `explanation` is of it. `propensities`: of the bids, NaN
+    where they were not varied.
     """
 
     logged: tuple[float, int, str | None]
@@ -85,7 +85,8 @@ class Repricer:
             return Repriced(
                 logged, nothing, scorer.explain(None, line, imp, soft_floor), (propensity, math.nan)
             )
-        explanation = scorer.explain(request, line, imp, soft_floor)
+        explain = scorer.explain_deal if by_deals else scorer.explain
+        explanation = explain(request, line, imp, soft_floor)
         if by_deals:
             offer = scorer.decide_deal(request, line, imp, soft_floor)
             return Repriced(logged, offer, explanation, (propensity, offer.propensity))

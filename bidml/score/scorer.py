@@ -281,7 +281,15 @@ class Scorer(_native.NativeScorer):
         self, request: object, line: LineItem, imp: int = 0, soft_floor_cpm: float | None = None
     ) -> Explanation:
         """The same decision as `bid`, with every step. Allocates; not for the hot path."""
-        found = self._explain(request, line, imp, soft_floor_cpm)
+        return self._explained(self._explain(request, line, imp, soft_floor_cpm, False), line, soft_floor_cpm)
+
+    def explain_deal(
+        self, request: object, line: LineItem, imp: int = 0, soft_floor_cpm: float | None = None
+    ) -> Explanation:
+        """The same decision as `decide_deal`: its `deal`, that one's floor and auction type (None: a fixed price)."""
+        return self._explained(self._explain(request, line, imp, soft_floor_cpm, True), line, soft_floor_cpm)
+
+    def _explained(self, found: dict[str, Any], line: LineItem, soft_floor_cpm: float | None) -> Explanation:
         categories, numbers = found.pop("raw", ((), ()))
         features: dict[str, str | float] = {}
         for feature in self.spec.features:

@@ -149,6 +149,46 @@ def test_the_best_offer_is_taken(scorer, at, floor, private, several, terms):
 
 
 @given(
+    at=st.sampled_from([1, 2, None, 7]),
+    floor=st.sampled_from([0.0, 0.05, 3.0, -1.0]),
+    private=st.sampled_from([0, 1, None]),
+    several=lists_of_deals,
+    terms=lines,
+    share=st.sampled_from([0.0, 1.0]),
+)
+def test_an_explanation_is_of_the_offer_that_is_taken(scorer, at, floor, private, several, terms, share):
+    """The same bid, reason and deal; steps that end at the bid; the offer's own floor and kind."""
+    request = {**request_of(at, floor, {"private_auction": private, "deals": several}), "id": "x"}
+    worth, cap, pacing = terms
+    line = scorer.line_item(
+        creative="320x50", value_per_click=worth, cap_cpm=cap, pacing_multiplier=pacing, deals=DEALS,
+        exploration_share=share,
+    )  # fmt: skip
+    found, why = scorer.decide_deal(request, line, 1), scorer.explain_deal(request, line, 1)
+    assert (why.bid_cpm, why.reason, why.deal) == tuple(found)
+    assert str(why.propensity) == str(found.propensity)
+    if not found.bid_cpm > 0.0:
+        return
+    assert why.features["country"] == "DEU"
+    assert why.waterfall[-1].after_cpm == found.bid_cpm
+    assert why.floor_cpm <= found.bid_cpm <= min(cap, why.unshaded_bid_cpm)
+    assert (why.deal is not None) == ("by deal" in str(why))
+    if why.auction_type is None:
+        assert found.bid_cpm == why.floor_cpm == why.optimum_cpm
+        assert why.expected_surplus_cpm == why.unshaded_bid_cpm - found.bid_cpm
+        assert any(
+            deal["id"] == why.deal and deal.get("at") == 3 for deal in several if isinstance(deal, dict)
+        )
+    else:
+        bid = optimal_bid_cpm(
+            why.unshaded_bid_cpm, WinCurve(why.win_location, why.win_shape, GAMMA), floor_cpm=why.floor_cpm,
+            cap_cpm=cap, auction_type=float(why.auction_type),
+        )  # fmt: skip
+        step = -1 if math.isnan(why.propensity) else -2
+        assert why.waterfall[step].after_cpm == pytest.approx(bid.item(), rel=1e-12)
+
+
+@given(
     at=st.sampled_from([1, 2]),
     private=st.sampled_from([0, 1]),
     several=lists_of_deals,
@@ -290,6 +330,7 @@ def test_deals_follow_a_publication(tmp_path: Any) -> None:
     deal = {"id": "a", "at": 3, "bidfloor": 0.01, "bidfloorcur": "EUR"}
     request = request_of(1, 0.5, {"private_auction": 1, "deals": [deal]})
     assert following.decide_deal(request, line, 1) == (0.01, NoBidReason.BID, "a")
+    assert following.explain_deal(request, line, 1).deal == "a"
     plain = complete_blueprint()
     publish_bytes(tmp_path, model_bytes(plain, self_check_of(plain, {})), expected_generation=1)
     assert following.check()
@@ -314,4 +355,5 @@ def test_logged_deals_are_priced_again_to_the_bit(tmp_path: Any) -> None:
     assert len(repriced) == 8
     assert all(r.is_equal for r in repriced)
     assert {r.logged[2] for r in repriced} == {None, "a", "b"}
+    assert [r.explanation.deal for r in repriced] == [r.logged[2] for r in repriced]
     assert not Repricer(tmp_path)({**records[2], "deal": "a"}).is_equal
