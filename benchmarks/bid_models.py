@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 
-from bidml.blueprint import Blueprint, Calibration, Column, CtrBlueprint, Lookup, WinBlueprint
+from bidml.blueprint import Blueprint, Calibration, Column, CtrBlueprint, Lookup, Trees, WinBlueprint
 from bidml.contract import Feature, FeatureKind, FeatureSpec
 from bidml.lightgbm_trees import head_of_booster
 
@@ -288,6 +288,33 @@ def train(log: Log, shape: str) -> Models:
         gamma=1.0,
     )
     return Models(ctr, location, log_slope, clicks, prices, Calibration(0.98, 1.3, -0.05), win)
+
+
+def repeated(blueprint: Blueprint, times: int) -> Blueprint:
+    """A larger model that says the same: its CTR trees several times over, and the mean of them.
+
+    Training one of that size takes longer than a benchmark, and its columns would have no more thresholds: LightGBM
+    puts them at the ends of 255 bins.
+    """
+    assert blueprint.ctr is not None
+    trees = blueprint.ctr.head.trees
+    assert trees is not None
+    n, n_leaves = trees.n_nodes, len(trees.leaf)
+    parts: dict[str, array[Any]] = {}
+    for name in trees.__dataclass_fields__:
+        values = getattr(trees, name)
+        parts[name] = array(values.typecode)
+        for i in range(times):
+            if name == "roots":
+                parts[name].extend(root + i * n for root in values)
+            elif name in ("true_child", "false_child"):
+                sides = trees.true_is_leaf if name == "true_child" else trees.false_is_leaf
+                steps = (n, n_leaves)
+                parts[name].extend(x + i * steps[leaf] for x, leaf in zip(values, sides, strict=True))
+            else:
+                parts[name].extend(values)
+    head = replace(blueprint.ctr.head, trees=Trees(**parts), divisor=blueprint.ctr.head.divisor * times)
+    return replace(blueprint, ctr=replace(blueprint.ctr, head=head))
 
 
 def columns_of(columns: Columns, target: NDArray[np.float64], rows: slice) -> tuple[Column, ...]:

@@ -2,10 +2,11 @@
 
     python -m benchmarks.count_instructions [--check | --update]
 
-Each case runs twice under valgrind, in processes that differ only in the number of calls: their difference
-divided by the calls is what one call costs, a handful of interpreter instructions included. Valgrind knows no
-AVX-512, so the AVX2 and the portable kernels are counted. `--check` fails where a count exceeds
-`instructions.json` by 2 %; `--update` rewrites it.
+Each case runs under valgrind, which counts while the calls are made and not before: a process imports and builds some
+10^9 instructions, and up to 10^7 more or less from run to run (addresses decide how tables are searched), which a
+difference of two processes would charge to the calls. Included is a handful of the interpreter's instructions a call.
+Valgrind knows no AVX-512, so the AVX2 and the portable kernels are counted. `--check` fails where a count exceeds
+`instructions.json` by 2 %; `--update` rewrites it; `--repeat N` counts each case N times and shows least and most.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ from pathlib import Path
 
 COMMITTED = Path(__file__).with_name("instructions.json")
 TOLERANCE = 0.02
-FEW, MANY = 1_000, 3_000
+N_WARM, N_CALLS = 200, 20_000
+COUNTED_IN = (
+    "PyRun_StringFlags"  # what Python's `exec` of a text calls: valgrind counts in the last one of a process
+)
 N_NUMBERS, N_CATEGORIES = 24, 16
 ISAS = ("avx2", "scalar")
 
@@ -133,32 +137,43 @@ def bid_call(make_trees, keys: tuple[str, ...], isa: str, rng: random.Random) ->
     return lambda: scorer.bid(request, line)
 
 
-def work(isa: str, case: str, n_calls: int) -> None:
+def work(isa: str, case: str) -> None:
     """What runs under valgrind."""
     call = cases(isa)[case]()
-    for _ in range(n_calls):
+
+    def calls() -> None:
+        for _ in range(N_CALLS):
+            call()
+
+    for _ in range(N_WARM):
         call()
+    exec("calls()", {"calls": calls})
 
 
-def counted(isa: str, case: str, n_calls: int) -> int:
-    """Instructions of the whole process."""
-    command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", sys.executable]
-    command += ["-m", "benchmarks.count_instructions", "--work", isa, case, f"{n_calls:06d}"]
+def counted(isa: str, case: str) -> int:
+    """Instructions per call."""
+    command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
+    command += [f"--toggle-collect={COUNTED_IN}", f"--zero-before={COUNTED_IN}"]
+    command += [sys.executable, "-m", "benchmarks.count_instructions", "--work", isa, case]
     environment = {**os.environ, "PYTHONHASHSEED": "0", "BIDML_ISA": isa}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     found = re.search(r"Collected\s*:\s*(\d+)", done.stderr)
-    if found is None:
+    if found is None or int(found[1]) < N_CALLS:
         raise RuntimeError(f"valgrind reports what it collected; found {done.stderr[-500:]!r}; see its log")
-    return int(found[1])
+    return round(int(found[1]) / N_CALLS)
 
 
-def count() -> dict[str, int]:
-    """Instructions per call of every case."""
+def count(repeat: int, only: str) -> dict[str, int]:
+    """Instructions per call of every case whose name holds `only`: the least of `repeat` counts."""
     counts = {}
     for isa in ISAS:
         for case in cases(isa):
-            counts[case] = round((counted(isa, case, MANY) - counted(isa, case, FEW)) / (MANY - FEW))
-            print(f"{counts[case]:>8,}  {case}", flush=True)
+            if only not in case:
+                continue
+            found = [counted(isa, case) for _ in range(repeat)]
+            counts[case] = min(found)
+            most = f" to {max(found):,}" if repeat > 1 else ""
+            print(f"{counts[case]:>8,}{most}  {case}", flush=True)
     return counts
 
 
@@ -166,18 +181,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="fail where a count has grown")
     parser.add_argument("--update", action="store_true", help="write instructions.json")
-    parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--repeat", type=int, default=1, help="count each case so often")
+    parser.add_argument("--only", default="", help="cases whose name holds this text")
+    parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.work:
-        isa, case, n_calls = arguments.work
-        work(isa, case, int(n_calls))
+        work(*arguments.work)
         return 0
     if shutil.which("valgrind") is None:
         print("valgrind is needed to count instructions; it is not installed; install the package valgrind")
         return 2
-    counts = count()
+    counts = count(arguments.repeat, arguments.only)
     if arguments.update:
-        COMMITTED.write_text(json.dumps(counts, indent=1) + "\n")
+        known = json.loads(COMMITTED.read_text()) if arguments.only else {}
+        COMMITTED.write_text(json.dumps(known | counts, indent=1) + "\n")
     if not arguments.check:
         return 0
     committed = json.loads(COMMITTED.read_text())

@@ -19,6 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks import bid_models
+from bidml.blueprint import Blueprint
 from bidml.export import write_artifact
 
 FEW, MANY = 500, 1_500
@@ -39,14 +40,14 @@ from bidml.score import Scorer
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
 before = resident()
-start = time.perf_counter()
+start, used = time.perf_counter(), time.process_time()
 scorer = Scorer.load(sys.argv[1])
-took = time.perf_counter() - start
+took, used = time.perf_counter() - start, time.process_time() - used
 after = resident()
 start = time.perf_counter()
 Scorer.load(sys.argv[1])
 again = time.perf_counter() - start
-print(json.dumps({"ms": took * 1e3, "again_ms": again * 1e3, "resident_bytes": after - before,
+print(json.dumps({"ms": took * 1e3, "cpu_ms": used * 1e3, "again_ms": again * 1e3, "resident_bytes": after - before,
                   "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before,
                   "engine_bytes": scorer.info()["engine"]["bytes"]}))
 """
@@ -67,15 +68,14 @@ for row in itertools.islice(itertools.cycle(rows), n):  # one iterator: a loop w
 """
 
 
-def costs(path: Path, folder: Path, *, large: bool, log: bid_models.Log) -> dict[str, Any]:
-    """Everything above for the artifact at `path`; allocations, and the load of a file of some 5 MB, if `large`."""
+def costs(path: Path, folder: Path, *, large: Blueprint | None, log: bid_models.Log) -> dict[str, Any]:
+    """Everything above for the artifact at `path`; with `large` the load of its file, and allocations."""
     found: dict[str, Any] = {"import": _import(), "load": {path.name: _load(path)}}
-    if large:
-        bid_models.SHAPES["900 trees of 63 leaves"] = {"n_trees": 900, "num_leaves": 63}
+    if large is not None:
         big = folder / "large.onnx"
-        write_artifact(bid_models.train(log, "900 trees of 63 leaves").blueprint(), big)
-        del bid_models.SHAPES["900 trees of 63 leaves"]
+        write_artifact(large, big)
         found["load"][big.name] = _load(big)
+        found["resident"] = _line(*found["load"].values())
     requests = folder / "requests.jsonl"
     rng = np.random.default_rng(2)
     rows = slice(bid_models.N_TRAIN, bid_models.N_TRAIN + 50)
@@ -84,7 +84,7 @@ def costs(path: Path, folder: Path, *, large: bool, log: bid_models.Log) -> dict
     )
     for what in ("bid", "bid_json"):
         found[what] = {"system_calls_per_call": _per_call(_system_calls, path, requests, what)}
-        if large:  # a minute under valgrind
+        if large is not None:  # a minute under valgrind
             found[what]["allocations_per_call"] = _per_call(_allocations, path, requests, what)
     return found
 
@@ -113,6 +113,15 @@ def _load(path: Path) -> dict[str, Any]:
     runs = [json.loads(_run("-c", _LOAD, str(path)).stdout) for _ in range(5)]
     best: dict[str, Any] = min(runs, key=lambda run: run["ms"])
     return best | {"file_bytes": path.stat().st_size}
+
+
+def _line(small: dict[str, Any], large: dict[str, Any]) -> dict[str, float]:
+    """Resident memory of a scorer as a constant and a slope, by two files."""
+    slope = (large["resident_bytes"] - small["resident_bytes"]) / (large["file_bytes"] - small["file_bytes"])
+    return {
+        "per_byte_of_file": slope,
+        "constant_bytes": small["resident_bytes"] - slope * small["file_bytes"],
+    }
 
 
 def _per_call(count: Any, path: Path, requests: Path, what: str) -> float | str:

@@ -1,7 +1,12 @@
-"""The benchmark's document as Markdown, its targets judged, and as one plot."""
+"""The benchmark's document as Markdown, its targets judged, and as one plot.
+
+python -m benchmarks.score_report RUN.json [--plot FILE.svg]
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +63,10 @@ def targets(document: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
         ("bid_many, over the fastest peer's batch", "> 1 ×", f"{ahead:.1f} ×", ahead > 1),
         ("two threads, shared scorer", "≥ 1.9 ×", _of_threads(shared), _holds(shared)),
         ("two threads, two scorers", "≥ 1.9 ×", _of_threads(two), _holds(two)),
-        ("load", "≤ 300 ms for 5 MB", f"{load['ms']:.0f} ms for {load['file_bytes'] / 1e6:.1f} MB", load["ms"] <= 300),
+        ("load", "≤ 300 ms for 5 MB", _of_load(load), load["ms"] <= 300),
         ("resident after load", "≤ 3 × file", f"{load['resident_bytes'] / load['file_bytes']:.1f} ×",
          load["resident_bytes"] <= 3 * load["file_bytes"]),
+        ("the same as a line", "", _of_line(costs), True),
         ("import bidml.score", "≤ 50 ms", f"{costs['import']['ms']:.0f} ms", costs["import"]["ms"] <= 50),
         ("third-party modules", "none", costs["import"]["third_party_modules"],
          costs["import"]["third_party_modules"] == "[]"),
@@ -70,6 +76,17 @@ def targets(document: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
             n = costs[what].get(f"{name.replace(' ', '_')}_per_call", "not counted with --quick")
             rows.append((f"{name} of {what}", "0", f"{n:.3f}" if isinstance(n, float) else str(n), n == 0.0))
     return rows
+
+
+def _of_load(run: dict[str, Any]) -> str:
+    return f"{run['ms']:.0f} ms ({run['cpu_ms']:.0f} of the processor) for {run['file_bytes'] / 1e6:.1f} MB"
+
+
+def _of_line(costs: dict[str, Any]) -> str:
+    if "resident" not in costs:
+        return "one file only with --quick"
+    line = costs["resident"]
+    return f"{line['constant_bytes'] / 1e6:.1f} MB + {line['per_byte_of_file']:.1f} × file"
 
 
 def _of_threads(threads: dict[str, float]) -> str:
@@ -129,28 +146,42 @@ def markdown(document: dict[str, Any]) -> str:
 
 
 def plot(document: dict[str, Any], path: Path) -> None:
-    """p10 to p99 of every way from a request to a bid, one panel per model, on a log axis."""
+    """p50 of every way from a request to a bid, a whisker up to p99, one panel per model, on a log axis."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    groups = [DEPTH_5, LEAVES_63]
     figure, axes = plt.subplots(1, 2, figsize=(10.5, 4.2), sharex=True, layout="constrained")
-    for axis, group in zip(axes, groups, strict=True):
+    for axis, group in zip(axes, [DEPTH_5, LEAVES_63], strict=True):
         rows = [row for row in document["results"] if row["group"] == group and "best" not in row["name"]]
         rows.sort(key=lambda row: -row["warm"]["p50"])
         for at, row in enumerate(rows):
-            warm = {name: ns / 1e3 for name, ns in row["warm"].items()}
+            p50, p99 = row["warm"]["p50"] / 1e3, row["warm"]["p99"] / 1e3
             color = "tab:orange" if row["name"].startswith("bidml") else "tab:gray"
-            axis.plot([warm["p10"], warm["p99"]], [at, at], color=color, linewidth=2)
-            axis.plot(warm["p50"], at, "o", color=color)
+            axis.errorbar(p50, at, xerr=[[0.0], [p99 - p50]], fmt="o", color=color, capsize=3)
             beside = {"xytext": (5, 0), "textcoords": "offset points", "va": "center", "fontsize": 8}
-            axis.annotate(f"{warm['p50']:.3g}", (warm["p99"], at), **beside)
-        axis.set(xscale="log", title=f"CTR: {group}", xlabel="µs from request to bid (p10, p50, p99)")
+            axis.annotate(f"{p50:.3g}", (p99, at), **beside)
+        axis.set(xscale="log", title=f"CTR: {group}", xlabel="µs from request to bid: p50, whisker to p99")
         axis.set_yticks(range(len(rows)), [row["name"] for row in rows], fontsize=8)
         axis.margins(x=0.12)
         axis.grid(axis="x", which="major", alpha=0.3)
         axis.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-    figure.savefig(path, metadata={"Date": None})
+    with mpl.rc_context({"svg.hashsalt": "bidml latency", "svg.fonttype": "none"}):
+        figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Tables and plot of a run: what `bench_score --json` wrote.")
+    parser.add_argument("document", type=Path)
+    parser.add_argument("--plot", type=Path, help="write the plot there (SVG)")
+    arguments = parser.parse_args()
+    document = json.loads(arguments.document.read_text())
+    print(markdown(document))
+    if arguments.plot:
+        plot(document, arguments.plot)
+
+
+if __name__ == "__main__":
+    main()
