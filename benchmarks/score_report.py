@@ -161,7 +161,7 @@ def plot(document: dict[str, Any], path: Path) -> None:
             color = "tab:orange" if row["name"].startswith("bidml") else "tab:gray"
             axis.errorbar(p50, at, xerr=[[0.0], [p99 - p50]], fmt="o", color=color, capsize=3)
             beside = {"xytext": (5, 0), "textcoords": "offset points", "va": "center", "fontsize": 8}
-            axis.annotate(f"{p50:.3g}", (p99, at), **beside)
+            axis.annotate(f"{p50:,.0f}" if p50 >= 100 else f"{p50:.3g}", (p99, at), **beside)
         axis.set(xscale="log", title=f"CTR: {group}", xlabel="µs from request to bid: p50, whisker to p99")
         axis.set_yticks(range(len(rows)), [row["name"] for row in rows], fontsize=8)
         axis.margins(x=0.12)
