@@ -8,6 +8,7 @@ as good as the faults it notices.
 # ruff: noqa: E501 (a fault is a line)
 from __future__ import annotations
 
+import re
 import zlib
 from dataclasses import dataclass
 
@@ -407,5 +408,9 @@ def _chain(old: str, faults: list[Fault]) -> str:
     if old.endswith(";") or (old.endswith("}") and ";" in old):
         cases = "".join(f"if (BIDML_FAULT({number_of(f.name)})) {{ {f.new} }} else " for f in faults)
         return f"{cases}{{ {old} }}"
+    for text in (old, *(f.new for f in faults)):
+        code = re.sub(r"'.'", "", text)
+        if any(code.count(a) != code.count(b) for a, b in ("()", "[]", "{}")):
+            raise ValueError(f"{faults[0].name}: neither an expression nor statements: {text!r}")
     cases = "".join(f"BIDML_FAULT({number_of(f.name)}) ? ({f.new}) : " for f in faults)
     return f"({cases}({old}))"
