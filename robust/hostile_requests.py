@@ -57,7 +57,7 @@ def attack(effort: Effort, rng: np.random.Generator, share: Share = WHOLE) -> Ou
         )
     outcome.note(f"{outcome.trials - before:,} pairs")
     _batches(bidder, corpus, rng, effort.of(short=200, ci=2_000, quick=4_000, long=200_000))
-    outcome.note(f"{bidder.n_bids:,} bids")
+    outcome.note(f"{bidder.n_bids:,} bids, {bidder.n_explored:,} of them explored")
     return outcome
 
 

@@ -103,8 +103,8 @@ def scorer_of(blueprint: Blueprint, *, isa: str = "best") -> Scorer:
     return Scorer(Artifact(blueprint, SelfCheck({}, {}), ""), rates=RATES, isa=isa)
 
 
-def line_of(scorer: Scorer) -> LineItem:
-    return scorer.line_item(creative="320x50", cap_cpm=CAP_CPM, deals=DEALS, **GOALS)
+def line_of(scorer: Scorer, **exploration: float) -> LineItem:
+    return scorer.line_item(creative="320x50", cap_cpm=CAP_CPM, deals=DEALS, **GOALS, **exploration)
 
 
 def file_of(blueprint: Blueprint, n_rows: int) -> bytes:

@@ -54,6 +54,7 @@ ATTACKS = (
             "a bool is a number",
             "unknown currency is ours",
             "a key where it was last, unseen",
+            "varied above the cap",
         ),
         (ASAN,),
         n_shares=2,
