@@ -163,6 +163,13 @@ FAULTS: tuple[Fault, ...] = (
         ("varied above the soft floor", "trace.decision = offer.decision;\n    is_paid = offer.is_paid;\n    highest_cpm = offer.highest_cpm;", "trace.decision = offer.decision;\n    is_paid = offer.is_paid;"),
     ),
     *_in(
+        "wire.h",
+        "tests/score/test_hostile_files.py",
+        ("a text beyond its message is read", "varint(data, at, size) > end - at - size", "false"),
+        ("a number beyond its message is read", "at + size <= end", "true"),
+        ("a number in a longer form is read", "size == 1 || data[at + size - 1] != 0", "true"),
+    ),
+    *_in(
         "telemetry.h",
         "tests/score/test_varied_bids.py",
         ("varied bids count as moved", "add(explored);\n      return;", "add(explored);"),

@@ -39,7 +39,9 @@ ATTACKS = (
             "python: any graph is accepted",
             "python: any digest is accepted",
             "python: bounds are not checked",
-        ),
+        )
+        + _twins(ASAN, "a text beyond its message is read"),
+        (ASAN,),
         n_shares=2,
     ),
     Attack(
