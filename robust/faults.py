@@ -384,7 +384,7 @@ FAULTS: tuple[Fault, ...] = (
     *_in(
         "validate.cc",
         BY_AN_ATTACK,
-        ("a column beyond the last is read", "n_members += t.mode[i] == kMember;", "n_members += t.mode[i] == kMember + 2 * (t.column[n] == -54321);"),
+        ("a column before the first is read", "n_members += t.mode[i] == kMember;", "n_members += t.mode[i] == kMember + 2 * (*(&t.column[0] - 1) == -54321);"),
     ),
 )  # fmt: skip
 

@@ -176,6 +176,6 @@ ATTACKS = (
         "accepted files",
         "robust.accepted_files",
         ASAN,
-        _twins(ASAN, "a column beyond the last is read"),
+        _twins(ASAN, "a column before the first is read"),
     ),
 )
