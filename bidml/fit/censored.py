@@ -28,6 +28,7 @@ MIN_CURVATURE_LOCATION: Final = 1e-6
 MIN_CURVATURE_SLOPE: Final = 1e-3
 PRIOR_LOG_SLOPE: Final = log(2.0)
 _MAX_NEWTON_STEPS: Final = 100
+_BLOCK_ROWS: Final = 16_384
 
 
 class Derivatives(NamedTuple):
@@ -44,7 +45,8 @@ class Derivatives(NamedTuple):
 class CensoredLikelihood:
     """The likelihood of observations, prepared once: logarithms of the bounds, relative to the reference bid.
 
-    With a `crew` the observations are this rank's, and means and steps are those of all ranks.
+    With a `crew` the observations are this rank's, and means and steps are those of all ranks. Rows are taken in blocks
+    that stay in a core's cache, which changes no bit of what a row gets.
     """
 
     def __init__(
@@ -57,20 +59,64 @@ class CensoredLikelihood:
         self.crew = crew
         self.n_rows = len(observations)
         self.weight = observations.weight
-        lower, upper, below = observations.lower_cpm, observations.upper_cpm, observations.truncation_cpm
+        slices = [slice(i, i + _BLOCK_ROWS) for i in range(0, self.n_rows, _BLOCK_ROWS)]
+        self._blocks = [(rows, _Block(observations, rows, reference_log_bid_cpm)) for rows in slices]
+
+    def nll(self, beta: Doubles, a: Doubles) -> Doubles:
+        """−ln likelihood of each row (n,), not weighted; for exact prices of the density per CPM."""
+        found = np.empty(self.n_rows)
+        for rows, block in self._blocks:
+            found[rows] = block.nll(beta[rows], a[rows])
+        return found
+
+    def mean_nll(self, beta: Doubles, a: Doubles) -> float:
+        """The weighted mean of `nll`."""
+        return mean(self.crew, self.nll(beta, a), self.weight)
+
+    def derivatives(self, beta: Doubles, a: Doubles) -> Derivatives:
+        """Gradients and curvatures at (β, a), each (n,)."""
+        found = Derivatives(*np.empty((5, self.n_rows)))
+        for rows, block in self._blocks:
+            for whole, part in zip(found, block.derivatives(beta[rows], a[rows]), strict=True):
+                whole[rows] = part
+        return found
+
+    def location_derivatives(self, beta: Doubles, a: Doubles) -> tuple[Doubles, Doubles]:
+        """Gradient and curvature in β alone, the same bits as `derivatives`' at a third of its time."""
+        gradient, hessian = np.empty(self.n_rows), np.empty(self.n_rows)
+        for rows, block in self._blocks:
+            gradient[rows], hessian[rows] = block.location_derivatives(beta[rows], a[rows])
+        return gradient, hessian
+
+
+class _Block:
+    """Some of the rows."""
+
+    def __init__(
+        self, observations: MarketPriceObservations, rows: slice, reference_log_bid_cpm: float
+    ) -> None:
+        self.weight = observations.weight[rows]
+        self.n_rows = len(self.weight)
+        lower, upper = observations.lower_cpm[rows], observations.upper_cpm[rows]
+        below = observations.truncation_cpm[rows]
         self._upper = np.flatnonzero(upper < np.inf)
         self._lower = np.flatnonzero(lower > 0.0)
         self._below = np.flatnonzero(below > 0.0)
-        self._exact = observations.exact
+        self._exact = observations.exact[rows]
         self._interval = np.flatnonzero((upper < np.inf) & (lower > 0.0) & ~self._exact)
         self._log_upper = np.log(upper[self._upper]) - reference_log_bid_cpm
         self._log_lower = np.log(lower[self._lower]) - reference_log_bid_cpm
         self._log_below = np.log(below[self._below]) - reference_log_bid_cpm
+        # −∂ ln likelihood / ∂η is sign (σ(η) + of_gradient) at each bound
+        self._bounds = (
+            (self._upper, self._log_upper, 1.0, -1.0),
+            (self._lower, self._log_lower, 1.0, 0.0),
+            (self._below, self._log_below, -1.0, 0.0),
+        )
         self._log_width = np.log(upper[self._interval] / lower[self._interval])
         self._log_price = np.where(self._exact, np.log(np.where(self._exact, upper, 1.0)), 0.0)
 
     def nll(self, beta: Doubles, a: Doubles) -> Doubles:
-        """−ln likelihood of each row (n,), not weighted; for exact prices of the density per CPM."""
         beta, a = clamped(beta, a)
         k = np.exp(a)
         loss = np.where(self._exact, self._log_price - a, 0.0)
@@ -84,12 +130,18 @@ class CensoredLikelihood:
         loss[rows] -= np.log(-np.expm1(-k[rows] * self._log_width))
         return loss
 
-    def mean_nll(self, beta: Doubles, a: Doubles) -> float:
-        """The weighted mean of `nll`."""
-        return mean(self.crew, self.nll(beta, a), self.weight)
+    def location_derivatives(self, beta: Doubles, a: Doubles) -> tuple[Doubles, Doubles]:
+        beta, a = clamped(beta, a)
+        k = np.exp(a)
+        g, h = np.zeros(self.n_rows), np.zeros(self.n_rows)
+        for rows, log_bound, sign, of_gradient in self._bounds:
+            p = expit(k[rows] * (log_bound + beta[rows]))
+            g[rows] += sign * (p + of_gradient)
+            h[rows] += sign * p * (1.0 - p)
+        w = self.weight
+        return w * k * g, w * np.maximum(k * k * h, MIN_CURVATURE_LOCATION)
 
     def derivatives(self, beta: Doubles, a: Doubles) -> Derivatives:
-        """Gradients and curvatures at (β, a), each (n,)."""
         beta, a = clamped(beta, a)
         k = np.exp(a)
         g, h = np.zeros(self.n_rows), np.zeros(self.n_rows)
@@ -98,11 +150,7 @@ class CensoredLikelihood:
             np.zeros(self.n_rows),
             np.zeros(self.n_rows),
         )  # bend = Σ η g: what Gauss–Newton leaves out
-        for rows, log_bound, sign, of_gradient in (
-            (self._upper, self._log_upper, 1.0, -1.0),
-            (self._lower, self._log_lower, 1.0, 0.0),
-            (self._below, self._log_below, -1.0, 0.0),
-        ):
+        for rows, log_bound, sign, of_gradient in self._bounds:
             eta = k[rows] * (log_bound + beta[rows])
             p = expit(eta)
             step = sign * (p + of_gradient)

@@ -94,8 +94,7 @@ def fit_linear_base(
     slope = MixedModel(slope_groups, intercept=a, n_rows=n, largest_sd=_LARGEST_SLOPE_SD)
 
     def evidence(beta: Doubles) -> tuple[Doubles, Doubles]:
-        d = likelihood.derivatives(beta, slope.total)
-        return d.gradient_location, d.hessian_location
+        return likelihood.location_derivatives(beta, slope.total)
 
     def sweep(times: int) -> None:
         for _ in range(times if model.groups else 0):

@@ -154,8 +154,7 @@ def refresh_win_curve(
     unit = float(np.exp(2.0 * np.mean(a))) / 4.0  # the curvature in β of a coin's outcome
 
     def evidence(s: Doubles) -> tuple[Doubles, Doubles]:
-        found = likelihood.derivatives(s, a)
-        return found.gradient_location, found.hessian_location
+        return likelihood.location_derivatives(s, a)
 
     location, beta = moved_leaves(
         location, columns, beta + shift_beta, evidence, learning_rate=learning_rate, prior=prior * unit

@@ -149,8 +149,7 @@ def _boosted(
             best = best.or_better(-float(i), i, b, a, location, slope)
         if i == n_rounds or not (location.alive or (slope and slope.alive)):
             break
-        d = train.likelihood.derivatives(beta + b, log_slope + a)
-        location.update(d.gradient_location, d.hessian_location)
+        location.update(*train.likelihood.location_derivatives(beta + b, log_slope + a))
         beta = train.beta + location.scores()
         if slope is not None and i % 2 == 1 and slope.n_trees < sizes.n_slope_trees:
             d = train.likelihood.derivatives(beta + b, log_slope + a)

@@ -10,7 +10,7 @@ from scipy import optimize, stats
 
 from bidml.contract import MAX_LOG_SLOPE, MIN_LOG_SLOPE
 from bidml.features import Doubles
-from bidml.fit import MarketPriceObservations
+from bidml.fit import MarketPriceObservations, censored
 from bidml.fit.censored import PRIOR_LOG_SLOPE, CensoredLikelihood, global_curve
 from bidml.fit.dagum import curve_nll
 
@@ -110,6 +110,28 @@ def test_gradients_are_those_of_finite_differences() -> None:
             y.weight * (likelihood.nll(beta + db, a + da) - likelihood.nll(beta - db, a - da)) / (2.0 * h)
         )
         np.testing.assert_allclose(found, numeric, atol=2e-7)
+
+
+@pytest.mark.parametrize("block_rows", [1, 7, 64, 10**6])
+def test_blocks_and_the_short_form_change_no_bit(block_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each row gets what it gets alone, whatever rows stand beside it; and in β the whole derivatives'."""
+    y = observed(*ROWS * 40)
+    rng = np.random.default_rng(2)
+    beta, a = rng.normal(0.0, 3.0, len(y)), rng.normal(0.5, 1.0, len(y))
+
+    def found() -> tuple[Doubles, ...]:
+        likelihood = CensoredLikelihood(y, reference_log_bid_cpm=REFERENCE)
+        return (
+            likelihood.nll(beta, a),
+            *likelihood.derivatives(beta, a),
+            *likelihood.location_derivatives(beta, a),
+        )
+
+    wanted = found()
+    monkeypatch.setattr(censored, "_BLOCK_ROWS", block_rows)
+    assert all(np.array_equal(have, want) for have, want in zip(found(), wanted, strict=True))
+    assert np.array_equal(wanted[1], wanted[-2])
+    assert np.array_equal(wanted[2], wanted[-1])
 
 
 def test_curvature_is_exact_in_the_location_and_positive() -> None:
