@@ -164,7 +164,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     *_in(
         "wire.h",
-        "tests/score/test_hostile_files.py",
+        "tests/score/test_runs.py tests/score/test_hostile_files.py",
         ("a text beyond its message is read", "varint(data, at, size) > end - at - size", "false"),
         ("a number beyond its message is read", "at + size <= end", "true"),
         ("a number in a longer form is read", "size == 1 || data[at + size - 1] != 0", "true"),
