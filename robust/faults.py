@@ -382,6 +382,14 @@ FAULTS: tuple[Fault, ...] = (
         ("an infinite leaf", "std::abs(leaf) <= kMaxAbsLeaf", "true"),
     ),
     *_in(
+        "ending.h",
+        "tests/score/test_process_ends.py",
+        ("the end does not wait", "n_begun_ > 0", "false"),
+        ("loads after the end", "ended_ && !pthread_equal(pthread_self(), ender_)", "false"),
+        ("the ending thread may not load", "ended_ && !pthread_equal(pthread_self(), ender_)", "ended_"),
+        ("a child of fork waits for its parent's loads", "[] { n_begun_ = 0; }", "[] {}"),
+    ),
+    *_in(
         "validate.cc",
         BY_AN_ATTACK,
         ("a column before the first is read", "n_members += t.mode[i] == kMember;", "n_members += t.mode[i] == kMember + 2 * (*(&t.column[0] - 1) == -54321);"),

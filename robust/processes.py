@@ -49,6 +49,13 @@ def loads():
 PROGRAMS = {
     "exit while threads score": "for work in (bids, batches, batches, loads):\n"
     "    threading.Thread(target=work, daemon=True).start()\ntime.sleep(0.2)\n",
+    "exit while scorers are made": "from bidml.score import _native\nbegan = threading.Event()\n"
+    "class Slow:\n    def __init__(self, real):\n        self.real = real\n"
+    "    def __getattr__(self, name):\n        until = time.monotonic() + 0.05\n        began.set()\n"
+    "        while time.monotonic() < until:\n            pass\n        return getattr(self.real, name)\n"
+    "def makes(blueprint):\n    while True:\n        _native.NativeScorer(blueprint, [], None, 'scalar')\n"
+    "for blueprint in (wide_blueprint(), Slow(wide_blueprint())):\n"
+    "    threading.Thread(target=makes, args=(blueprint,), daemon=True).start()\nbegan.wait()\n",
     "exit while a reloader runs": "import tempfile\nfrom pathlib import Path\nfrom bidml.score import follow\n"
     "from robust.models import two_files\nfrom training.publication import publish_bytes\n"
     "folder = Path(tempfile.mkdtemp())\nfiles = two_files()\n"

@@ -139,7 +139,8 @@ ATTACKS = (
         "processes",
         "robust.processes",
         PLAIN,
-        _twins(PLAIN, "python: exit by abort", "python: a bid of another model"),
+        _twins(PLAIN, "python: exit by abort", "python: a bid of another model")
+        + _twins(BROKEN, "the end does not wait"),
     ),
     Attack(
         "objects",

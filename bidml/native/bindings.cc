@@ -16,6 +16,7 @@
 #include "bind_wire.h"
 #include "deals.h"
 #include "decisions_to_python.h"
+#include "ending.h"
 #include "engine_from_python.h"
 #include "gil.h"
 #include "held_lines.h"
@@ -506,6 +507,7 @@ NB_MODULE(_native, m) {
   nb::class_<Scorer>(m, "NativeScorer", nb::type_slots(scorer_slots))
       .def("__init__",
            [](Scorer* self, nb::handle blueprint, nb::list rates, nb::handle strict_error, std::string_view isa) {
+             const UnendedScope unended;
              nb::dict slots;
              auto model = model_of(blueprint, rates, isa, slots);
              new (self) Scorer();
@@ -542,6 +544,9 @@ NB_MODULE(_native, m) {
         out["heads"] = heads;
         return out;
       });
+
+  UnendedScope::forget_other_threads_after_fork();
+  nb::module_::import_("atexit").attr("register")(nb::cpp_function(&UnendedScope::end));
 
   m.attr("__version__") = BIDML_VERSION;
   m.def("return_free_memory", [] {
