@@ -26,6 +26,7 @@ class DataConfig(_Section):
     whole path is read and the window selected. `marker`: a file in each such folder that says that it is complete; if
     it holds JSON with `rows`, so many rows must be there. `wait_minutes`: how long to wait for it. `maturity_hours`:
     clicks come late; the job refuses before the window's end lies so far back. `min_rows`: a shorter log is refused.
+    `keep_held_out`: the share of the held-out auctions that a sampled log (`train.log.keep_lost`) is judged by.
     """
 
     days: str | None = None
@@ -33,6 +34,7 @@ class DataConfig(_Section):
     wait_minutes: float = Field(0.0, ge=0.0, le=24 * 60)
     maturity_hours: float = Field(0.0, ge=0.0)
     min_rows: int = Field(1000, ge=1)
+    keep_held_out: float = Field(1.0, gt=0.0, le=1.0)
 
 
 class AlarmConfig(_Section):
@@ -105,10 +107,8 @@ class RetrainConfig(_Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.train.log.is_sampled:
-            raise ValueError(
-                "the gate judges on whole days: sample for `bidml train`, or retrain on several machines"
-            )
+        if self.data.keep_held_out < 1.0 and not self.train.log.is_sampled:
+            raise ValueError("data.keep_held_out goes with train.log.keep_unclicked or keep_lost below 1")
         return self
 
 

@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from bidml.contract import FeatureKind, FeatureSpec
 from bidml.errors import RefusedError
-from bidml.features import RawColumns
+from bidml.features import Doubles, RawColumns
+from bidml.log import sample_weights
 from training.config import AlarmConfig
 
 _TOP: Final = 30
@@ -28,20 +30,21 @@ Profile = Mapping[str, Any]
 def profile_of(columns: RawColumns, spec: FeatureSpec, log: pd.DataFrame) -> dict[str, Any]:
     """A JSON document: n_rows, histograms of the features, CTR of impressions, win rate, median price and bid.
 
-    `columns` are raw columns of `log`, shape (n_rows,) each.
+    `columns` are raw columns of `log`, shape (n_rows,) each. Rows of a sample count as those they stand for.
     """
+    weight = sample_weights(log)
     features: dict[str, Any] = {}
     for feature in spec.features:
         cells = columns[feature.name]
         features[feature.name] = (
-            _of_category(cells) if feature.kind is FeatureKind.CATEGORY else _of_number(cells)
+            _of_category(cells, weight) if feature.kind is FeatureKind.CATEGORY else _of_number(cells, weight)
         )
     shown = log[log["won"]] if "won" in log else log
     return {
         "n_rows": len(log),
         "features": features,
-        "ctr": float(shown["clicked"].mean()) if "clicked" in shown and len(shown) else None,
-        "win_rate": float(log["won"].mean()) if "won" in log else None,
+        "ctr": _mean(shown, "clicked"),
+        "win_rate": _mean(log, "won"),
         "median_price_cpm": _median(log, "price_cpm"),
         "median_bid_cpm": _median(log, "bid_cpm"),
     }
@@ -51,7 +54,7 @@ def drift(reference: Profile, columns: RawColumns, spec: FeatureSpec, log: pd.Da
     """`psi` by feature, the features that `reference` lacks, those that tell the time, and ratios of CTR, win rate,
     price and bid to it."""
     now = profile_of(columns, spec, log)
-    psi, new = {}, []
+    psi, new, weight = {}, [], sample_weights(log)
     for feature in spec.features:
         was = reference["features"].get(feature.name)
         if was is None or ("edges" in was) != (feature.kind is FeatureKind.NUMBER):
@@ -59,9 +62,9 @@ def drift(reference: Profile, columns: RawColumns, spec: FeatureSpec, log: pd.Da
             continue
         cells = columns[feature.name]
         counts = (
-            _counts_of_number(cells, was["edges"])
+            _counts_of_number(cells, was["edges"], weight)
             if feature.kind is FeatureKind.NUMBER
-            else _counts_of_category(cells, was["values"])
+            else _counts_of_category(cells, was["values"], weight)
         )
         psi[feature.name] = psi_of(was["counts"], counts)
     ratios = {}
@@ -120,36 +123,55 @@ def refuse_drift(found: Mapping[str, Any], config: AlarmConfig) -> list[str]:
     return warnings + [f"{name} is new" for name in found["new_features"]]
 
 
-def _of_number(cells: Any) -> dict[str, Any]:
+def _of_number(cells: Any, weight: Doubles | None) -> dict[str, Any]:
     x = np.asarray(cells, dtype=np.float64)
     present = x[~np.isnan(x)]
     deciles = np.quantile(present, np.linspace(0.1, 0.9, 9)) if len(present) else np.array([])
     edges = [float(edge) for edge in np.unique(deciles)]
-    return {"edges": edges, "counts": _counts_of_number(x, edges)}
+    return {"edges": edges, "counts": _counts_of_number(x, edges, weight)}
 
 
-def _counts_of_number(cells: Any, edges: Any) -> list[int]:
+def _counts_of_number(cells: Any, edges: Any, weight: Doubles | None) -> list[Any]:
     """Missing, then the values up to and including each edge, then the rest."""
     x = np.asarray(cells, dtype=np.float64)
-    missing = np.isnan(x)
-    bins = np.searchsorted(np.asarray(edges, dtype=np.float64), x[~missing], side="left")
-    return [int(missing.sum()), *np.bincount(bins, minlength=len(edges) + 1).tolist()]
+    bins = np.searchsorted(np.asarray(edges, dtype=np.float64), x, side="left") + 1
+    return _sums(np.where(np.isnan(x), 0, bins), len(edges) + 2, weight)
 
 
-def _of_category(cells: Any) -> dict[str, Any]:
-    counts = pd.Series(np.asarray(cells, dtype=object)).value_counts()
-    top = sorted(counts.index, key=lambda value: (-counts[value], value))[:_TOP]
+def _of_category(cells: Any, weight: Doubles | None) -> dict[str, Any]:
+    codes, found = pd.factorize(np.asarray(cells, dtype=object))
+    counts = dict(zip(found, _sums(codes, len(found), weight), strict=True))
+    top = sorted(found, key=lambda value: (-counts[value], value))[:_TOP]
     values = [*top, _OTHER]
-    return {"values": values, "counts": _counts_of_category(cells, values)}
+    return {"values": values, "counts": _counts_of_category(cells, values, weight)}
 
 
-def _counts_of_category(cells: Any, values: Any) -> list[int]:
-    counts = pd.Series(np.asarray(cells, dtype=object)).value_counts()
-    of = [int(counts.get(value, 0)) for value in values[:-1]]
-    return [*of, len(cells) - sum(of)]
+def _counts_of_category(cells: Any, values: Any, weight: Doubles | None) -> list[Any]:
+    place = {value: i for i, value in enumerate(values[:-1])}
+    codes, found = pd.factorize(np.asarray(cells, dtype=object))
+    places = np.array([place.get(value, len(place)) for value in found], dtype=np.int64)
+    return _sums(places[codes], len(values), weight)
+
+
+def _sums(bins: npt.NDArray[np.int64], n_bins: int, weight: Doubles | None) -> list[Any]:
+    """Rows in each bin: whole numbers, of a sample sums of weights."""
+    return list(np.bincount(bins, weights=weight, minlength=n_bins).tolist())
+
+
+def _mean(log: pd.DataFrame, name: str) -> float | None:
+    if name not in log or not len(log):
+        return None
+    return float(np.average(log[name].to_numpy(dtype=np.float64), weights=sample_weights(log)))
 
 
 def _median(log: pd.DataFrame, name: str) -> float | None:
-    if name not in log or not log[name].notna().any():
+    known = log[log[name].notna()] if name in log else log.iloc[:0]
+    if not len(known):
         return None
-    return float(log[name].median())
+    weight = sample_weights(known)
+    if weight is None:
+        return float(known[name].median())
+    x = known[name].to_numpy(dtype=np.float64)
+    order = np.argsort(x, kind="stable")
+    share = np.cumsum(weight[order])
+    return float(x[order[np.searchsorted(share, 0.5 * share[-1])]])

@@ -36,6 +36,7 @@ from training.config import AlarmConfig, RetrainConfig
 from training.drift import Profile, drift, profile_of, refuse_drift
 from training.duel import duel_of
 from training.intake import Intake, one_copy
+from training.sample import n_rows_of, sampled_window
 from training.stages import Stage
 from training.window import Window
 
@@ -58,8 +59,13 @@ def read_window(config: RetrainConfig, window: Window, intake: Intake, out: Path
     With a `crew`, of this rank's share of the auctions; nothing is exchanged.
     """
     share = Share(crew.rank, crew.size) if crew.size > 1 else None
-    raw = read([str(path) for path in intake.files], config.train, share=share)
-    n_rows = (share.n_seen if share else len(raw)) + _n_malformed(raw)
+    cut: pd.Timestamp | None = None
+    if config.train.log.is_sampled:
+        raw, cut = sampled_window(config, window)
+        n_rows = n_rows_of(intake.files)
+    else:
+        raw = read([str(path) for path in intake.files], config.train, share=share)
+        n_rows = (share.n_seen if share else len(raw)) + _n_malformed(raw)
     if intake.rows is not None and n_rows != intake.rows:
         raise DataError(
             f"the files hold the {intake.rows:,} rows that their markers promise",
@@ -78,7 +84,7 @@ def read_window(config: RetrainConfig, window: Window, intake: Intake, out: Path
     write_log(log, out / LOG)
     if len(quarantine.rows):
         write_log(quarantine.rows, out / QUARANTINE)
-    data = training_data(_table(out / LOG), quarantine, config.train)
+    data = training_data(_table(out / LOG), quarantine, config.train, held_out=cut)
     document = {
         "data_sha256": data.digest,
         "files_sha256": intake.digest,
@@ -86,13 +92,15 @@ def read_window(config: RetrainConfig, window: Window, intake: Intake, out: Path
         "rows_used": len(log),
         "left_out": left_out,
         "quarantine": quarantine.to_json(),
+        **({"held_out_from": cut.isoformat()} if cut is not None else {}),
     }
     (out / DATA).write_text(_json(document))
 
 
 def data_of(read_stage: Stage, config: TrainConfig, crew: Crew = ALONE) -> TrainingData:
     """The training data that `read_window` left, on each rank of a `crew`."""
-    found = read_stage.json(DATA)["quarantine"]
+    document = read_stage.json(DATA)
+    found, cut = document["quarantine"], document.get("held_out_from")
     rows = read_stage / QUARANTINE
     quarantine = QuarantineReport(
         n_rows=found["n_rows"],
@@ -102,7 +110,8 @@ def data_of(read_stage: Stage, config: TrainConfig, crew: Crew = ALONE) -> Train
         why=found["why"],
         reading=ReadingReport(**found["reading"]),
     )
-    return training_data(_table(read_stage / LOG), quarantine, config, crew=crew)
+    held_out = None if cut is None else pd.Timestamp(cut)
+    return training_data(_table(read_stage / LOG), quarantine, config, held_out=held_out, crew=crew)
 
 
 def check_drift(data: TrainingData, reference: Profile | None, alarms: AlarmConfig, out: Path) -> None:

@@ -8,12 +8,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from bidml.contract import FeatureSpec
 from bidml.errors import ConfigError, DataError
 from bidml.fit.crew import ALONE, Crew, sampled
-from bidml.log import Need, QuarantineReport, infer_spec, read_log, read_sample, validate
+from bidml.log import Need, QuarantineReport, infer_spec, read_log, read_sample, sample_weights, validate
 from bidml.log.files import Source
 from bidml.log.share import Share
 from bidml.train.config import TrainConfig
@@ -94,10 +95,12 @@ def training_data(
     config: TrainConfig,
     *,
     test: pd.DataFrame | None = None,
+    held_out: pd.Timestamp | None = None,
     crew: Crew = ALONE,
 ) -> TrainingData:
     """A checked log with its spec, split where no `test` is given; raises `DataError` when it is too short.
 
+    `held_out`: when the test side begins; without it `split` finds the time.
     With a `crew`, `log` is this rank's share; also raises `DataError` where shares have other columns than others.
     """
     currency = str(log["currency"].iloc[0]) if "currency" in log else config.currency
@@ -105,7 +108,10 @@ def training_data(
     spec = config.spec or infer_spec(log)
     train = log
     if test is None:
-        train, test = split(log, holdout=config.split.holdout, crew=crew)
+        if held_out is None:
+            train, test = split(log, holdout=config.split.holdout, crew=crew)
+        else:
+            train, test = _sides(log, (log["timestamp"] >= held_out).to_numpy(dtype=bool))
     digest, extent = _of_all_ranks(digest_of(log), train, test, crew)
     return TrainingData(train, test, spec, currency, quarantine, digest, extent)
 
@@ -123,6 +129,21 @@ def split(log: pd.DataFrame, *, holdout: float, crew: Crew = ALONE) -> tuple[pd.
     else:
         ids = log["auction_id"] if "auction_id" in log else pd.Series(np.arange(len(log)), index=log.index)
         is_test = pd.util.hash_pandas_object(ids, index=False).to_numpy() < np.uint64(holdout * 2.0**64)
+    return _sides(log, is_test)
+
+
+def held_out_from(log: pd.DataFrame, *, holdout: float) -> pd.Timestamp:
+    """When the last `holdout` share of the auctions begins that a sample with times stands for."""
+    if not len(log):
+        raise DataError("a window has rows", value="none in the sample", remedy="check the window")
+    weights = sample_weights(log)
+    order = np.argsort(log["timestamp"].to_numpy(), kind="stable")
+    before = np.cumsum(np.ones(len(log)) if weights is None else weights[order])
+    first = int(np.searchsorted(before, (1.0 - holdout) * before[-1], side="right"))
+    return pd.Timestamp(log["timestamp"].iloc[order[min(first, len(log) - 1)]])
+
+
+def _sides(log: pd.DataFrame, is_test: npt.NDArray[np.bool_]) -> tuple[pd.DataFrame, pd.DataFrame]:
     if is_test.all() or not is_test.any():
         raise DataError(
             "a log is long enough to hold rows out", value=f"{len(log):,} rows", remedy="take a longer window"

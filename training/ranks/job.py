@@ -58,10 +58,16 @@ def crew_of(
 ) -> AbstractContextManager[Crew]:
     """The crew of one job, once all ranks have met; without `ranks` this process alone.
 
-    Raises `ConfigError` for a section [cvr]: conversions are few, and one machine fits them.
+    Raises `ConfigError` for a section [cvr]: conversions are few, and one machine fits them; and for a sampled log.
     """
     if ranks is None:
         return nullcontext(ALONE)
+    if config.train.log.is_sampled:
+        raise ConfigError(
+            "ranks share a whole log",
+            value="train.log.keep_unclicked or keep_lost below 1, and --machines",
+            remedy="leave the shares out, or train the sample on one machine",
+        )
     if config.train.cvr is not None:
         raise ConfigError(
             "a CVR model is fitted by one machine", value="[train.cvr]", remedy="leave the section out"

@@ -9,7 +9,8 @@ subset. The column `sampling_rate` holds each row's rate; 1 / sampling_rate is i
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import date
+from dataclasses import dataclass
+from datetime import date, datetime
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,6 +38,8 @@ def stream_log(
     *,
     columns: Sequence[str] | None = None,
     days: tuple[date, date] | None = None,
+    since: datetime | None = None,
+    keep: float = 1.0,
     keep_unclicked: float = 1.0,
     keep_lost: float | None = None,
     won_only: bool = False,
@@ -46,18 +49,21 @@ def stream_log(
 ) -> Iterator[pa.RecordBatch]:
     """The rows of a joined log, in order of time, as Arrow batches of at most `batch_rows` rows.
 
-    `columns` (default: all) in this order; `days`: first and last day, inclusive; `won_only`: impressions.
-    With `keep_unclicked` below 1, that share of the rows without a click, and the column `sampling_rate` last;
-    `keep_lost` (default: the same) is the share for lost auctions.
-    At most a few batches and DuckDB's memory limit are held. Raises `DataError` for a folder without the
-    days, a damaged file, or days of different columns; `ConfigError` for a rate outside (0, 1].
+    `columns` (default: all) in this order; `days`: first and last day, inclusive; `since`: the first moment;
+    `won_only`: impressions. With `keep_unclicked` below 1, that share of the rows without a click, and the column
+    `sampling_rate` last; `keep_lost` (default: the same) is the share for lost auctions. `keep` is the share of all
+    auctions, clicked or not: with it alone the rows weigh alike.
+    At most a few batches and DuckDB's memory limit are held. Raises `DataError` for a folder without the days, a
+    damaged file, or days of different columns; `ConfigError` for a rate outside (0, 1].
     """
     keep_lost = keep_unclicked if keep_lost is None else keep_lost
-    for name, share in (("keep_unclicked", keep_unclicked), ("keep_lost", keep_lost)):
+    shares = {"keep": keep, "keep_unclicked": keep_unclicked, "keep_lost": keep_lost}
+    for name, share in shares.items():
         if not 0.0 < share <= 1.0:
             raise ConfigError(f"{name} is in (0, 1]", value=share, remedy="a share, such as 0.1")
     files = files_of_days(log, days)
-    query = _query(files, columns, keep_unclicked, keep_lost, won_only)
+    kept = _Kept(keep, min(keep, keep_unclicked), min(keep, keep_lost))
+    query = _query(files, columns, kept, since, won_only)
     with (
         TemporaryDirectory(prefix="bidml.") as spill,
         engine(Path(spill), memory_limit_mb=memory_limit_mb, n_threads=n_threads) as connection,
@@ -71,6 +77,8 @@ def read_sample(
     *,
     columns: Sequence[str] | None = None,
     days: tuple[date, date] | None = None,
+    since: datetime | None = None,
+    keep: float = 1.0,
     keep_unclicked: float = 1.0,
     keep_lost: float | None = None,
     won_only: bool = False,
@@ -81,6 +89,8 @@ def read_sample(
             log,
             columns=columns,
             days=days,
+            since=since,
+            keep=keep,
             keep_unclicked=keep_unclicked,
             keep_lost=keep_lost,
             won_only=won_only,
@@ -120,6 +130,15 @@ def threshold(rate: float) -> str:
     return f"{int(rate * 16**_DIGITS):0{_DIGITS}x}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """Shares of the rows that are kept."""
+
+    clicked: float
+    unclicked: float
+    lost: float
+
+
 def _below(hashed: str, share: float) -> str:
     return "true" if share == 1.0 else f"{hashed} < {literal(threshold(share))}"
 
@@ -127,8 +146,8 @@ def _below(hashed: str, share: float) -> str:
 def _query(
     files: list[Path],
     columns: Sequence[str] | None,
-    keep_unclicked: float,
-    keep_lost: float,
+    kept: _Kept,
+    since: datetime | None,
     won_only: bool,
 ) -> str:
     known: list[str] | None = None
@@ -149,15 +168,16 @@ def _query(
         raise DataError("the log has the columns to read", value=missing, remedy=f"among {known}")
     selected = [quoted(name) for name in chosen]
     where = ["won"] if won_only else []
-    if min(keep_unclicked, keep_lost) < 1.0:
-        rate = f"CASE WHEN clicked THEN 1.0 WHEN won THEN {keep_unclicked!r} ELSE {keep_lost!r} END"
+    if since is not None:
+        where.append(f"timestamp >= {literal(since.isoformat())}::TIMESTAMPTZ")
+    if min(kept.clicked, kept.unclicked, kept.lost) < 1.0:
+        rate = (
+            f"CASE WHEN clicked THEN {kept.clicked!r} WHEN won THEN {kept.unclicked!r} ELSE {kept.lost!r} END"
+        )
         selected.append(f"{rate}::DOUBLE AS {SAMPLING_RATE}")
         hashed = f"substr(md5(auction_id), 1, {_DIGITS})"
-        kept = " OR ".join(
-            f"({rows} AND {_below(hashed, share)})"
-            for rows, share in (("won", keep_unclicked), ("NOT won", keep_lost))
-        )
-        where.append(f"(clicked OR {kept})")
+        rows = (("clicked", kept.clicked), ("won AND NOT clicked", kept.unclicked), ("NOT won", kept.lost))
+        where.append(f"({' OR '.join(f'({which} AND {_below(hashed, share)})' for which, share in rows)})")
     condition = f" WHERE {' AND '.join(where)}" if where else ""
     return f"SELECT {', '.join(selected)} FROM {parquet(files)}{condition}"
 
