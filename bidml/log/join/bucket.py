@@ -61,14 +61,14 @@ def join_bucket(
         _judge_times(connection, rules, counts)
     _one_event_each(connection, outcomes, counts)
     connection.execute(_PIVOT)
-    _count_without_bid(connection, counts)
     source = _auctions(rules)
-    _count_auctions(connection, source, counts)
+    n_with_bid = _count_auctions(connection, source, counts)
+    _count_without_bid(connection, n_with_bid, counts)
     query = (
         f"SELECT {_log_columns(bids, rules)}, timestamp_ms AS {ORDER_COLUMN}, "
         f"{_DAY} AS day FROM ({source}) WHERE aside IS NULL"
     )
-    copy(connection, query, folder / f"{bucket:03}", "COMPRESSION snappy, PARTITION_BY (day)")
+    copy(connection, query, folder / f"{bucket:03}", "COMPRESSION uncompressed, PARTITION_BY (day)")
 
 
 def _one_bid_each(connection: DuckDBPyConnection, bids: Buckets, counts: JoinCounts) -> None:
@@ -206,16 +206,17 @@ _PIVOT: Final = """CREATE OR REPLACE TEMP TABLE outcomes AS SELECT auction_id, c
     FROM events GROUP BY auction_id"""
 
 
-def _count_without_bid(connection: DuckDBPyConnection, counts: JoinCounts) -> None:
+def _count_without_bid(connection: DuckDBPyConnection, n_with_bid: int, counts: JoinCounts) -> None:
+    if _row(connection, "SELECT count(*) FROM outcomes") == (n_with_bid,):
+        return
     n, n_events, example = _row(
         connection,
-        "SELECT count(*), coalesce(sum(n_events), 0), min(auction_id) "
+        "SELECT count(*), sum(n_events), min(auction_id) "
         "FROM outcomes ANTI JOIN (SELECT auction_id FROM bids) b USING (auction_id)",
     )
-    if n:
-        counts.notes["event_without_bid"] += n
-        counts.events["without_bid"] += int(n_events)
-        counts.example("event_without_bid", example)
+    counts.notes["event_without_bid"] += n
+    counts.events["without_bid"] += int(n_events)
+    counts.example("event_without_bid", example)
 
 
 _DAY: Final = f"floor(timestamp_ms / {DAY_MS})::INTEGER"
@@ -244,11 +245,14 @@ def _auctions(rules: JoinRules) -> str:
     return f"SELECT *, CASE {' '.join(asides)} END AS aside FROM ({joined})"
 
 
-def _count_auctions(connection: DuckDBPyConnection, source: str, counts: JoinCounts) -> None:
-    for aside, n, n_events, example in connection.execute(
-        "SELECT aside, count(*), count(*) + coalesce(sum(n_events), 0), min(auction_id) "
+def _count_auctions(connection: DuckDBPyConnection, source: str, counts: JoinCounts) -> int:
+    """How many auctions have a bid and an outcome; adds to `counts`."""
+    n_with_outcome = 0
+    for aside, n, n_outcomes, n_events, example in connection.execute(
+        "SELECT aside, count(*), count(n_events), count(*) + coalesce(sum(n_events), 0), min(auction_id) "
         f"FROM ({source}) GROUP BY aside"
     ).fetchall():
+        n_with_outcome += n_outcomes
         if aside is None:
             counts.n_rows += n
             counts.events["used"] += int(n_events)
@@ -256,6 +260,7 @@ def _count_auctions(connection: DuckDBPyConnection, source: str, counts: JoinCou
             counts.set_aside[aside] += n
             counts.events["set_aside"] += int(n_events)
             counts.example(aside, example)
+    return n_with_outcome
 
 
 def _log_columns(bids: Buckets, rules: JoinRules) -> str:

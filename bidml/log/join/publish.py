@@ -115,7 +115,8 @@ def _build_day(
         connection,
         f"SELECT {', '.join(columns)} FROM {rows} ORDER BY {ORDER_COLUMN}, auction_id",
         built / f"{day}.parquet",
-        f"COMPRESSION zstd, ROW_GROUP_SIZE {_ROW_GROUP}, KV_METADATA {{{quoted(METADATA_KEY)}: {described}}}",
+        f"COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE {_ROW_GROUP}, "
+        f"KV_METADATA {{{quoted(METADATA_KEY)}: {described}}}",
     )
     assert n_written == n_rows
     return report

@@ -63,7 +63,7 @@ def shuffle(
         f"SELECT *, CASE WHEN bad IS NOT NULL THEN {_MALFORMED} {after} "
         f"ELSE (hash(auction_id) % {buckets})::INTEGER END AS bucket FROM ({' UNION ALL '.join(sources)})",
         folder,
-        "COMPRESSION snappy, PARTITION_BY (bucket)",
+        "COMPRESSION uncompressed, PARTITION_BY (bucket)",
     )
     for bucket, files in _files_by_bucket(folder).items():
         n = _count(connection, files)
