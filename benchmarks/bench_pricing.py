@@ -22,6 +22,7 @@ import numpy as np
 from scipy import stats
 
 from benchmarks import win_real
+from benchmarks.pacing_replay import paced_day
 from benchmarks.win_curves import Contender, Policy, best_constant_shade, contenders
 from benchmarks.win_peers import peers
 from benchmarks.win_worlds import CLOSED, EXACT, FEEDBACK, SHAPES, Experiment, judge, make_experiment
@@ -162,6 +163,7 @@ def draw(folder: Path, auctions: win_real.RealAuctions, *, n_train: int, n_test:
         for feedback in FEEDBACK
     }
     win_plots.plot_real_landscape(ours, auctions, folder / "real_landscape.png")
+    paced_day(1458, 1 / 8).savefig(folder / "pacing_over_a_day.png", dpi=120)
 
 
 def _add(rows: dict[str, Scores], name: str, scores: dict[str, float]) -> None:

@@ -26,11 +26,13 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from matplotlib.figure import Figure
 from scipy.optimize import minimize
 
 from bidml.pacing import BudgetPacer, Controller, DualDescent, Pid, TrafficForecast
 from bidml.pricing import WinCurve, first_price_optimum_cpm
 from bidml.replay import affordable
+from bidml.report import plots
 
 Windows: TypeAlias = npt.NDArray[np.int64]
 Doubles: TypeAlias = npt.NDArray[np.float64]
@@ -162,9 +164,28 @@ def replay_campaign(
             for policy in PACED:
                 pacer = BudgetPacer(budget, forecast, _controller(policy, start))
                 late = LATE_WINDOWS if policy.endswith("_late") else 0
-                costs = paced_costs(test, best_bid, unit, pacer, ends, auction_type, late)
+                costs, _ = paced_costs(test, best_bid, unit, pacer, ends, auction_type, late)
                 found.append(outcome(policy, clock, costs))
     return found
+
+
+def paced_day(campaign: int, budget_share: float, data: Path = DATA) -> Figure:
+    """One first-price day under `dual`, four times too high at first: what was spent, and the multiplier."""
+    tuning, test = load_campaign(campaign, data)
+    forecast, ends = clock_of("day", campaign, len(test), data)
+    bidder = _first_price_bidder(fit_log_logistic(tuning.market_price_cpm))
+    unit, budget = value_unit(tuning), budget_share * test.full_cost
+    start, _ = best_multiplier(tuning, bidder, unit, budget_share * tuning.full_cost, 1)
+    pacer = BudgetPacer(budget, forecast, _controller("dual_x4", start))
+    costs, multipliers = paced_costs(test, bidder, unit, pacer, ends, 1)
+    return plots.pacing(
+        np.arange(1, N_WINDOWS + 1) * 24.0 / N_WINDOWS,
+        np.append(0.0, np.cumsum(costs))[ends],
+        multipliers,
+        budget=budget,
+        currency="CNY",
+        target=budget * ends / len(test),
+    )
 
 
 def paced_costs(
@@ -175,13 +196,14 @@ def paced_costs(
     ends: Windows,
     auction_type: int,
     late: int = 0,
-) -> Doubles:
-    """What each won impression cost, CNY, 0 if lost, (n,); reports reach the pacer `late` windows after the fact."""
-    costs = np.zeros(len(auctions))
+) -> tuple[Doubles, Doubles]:
+    """What each won impression cost, CNY, 0 if lost, (n,), and the multiplier of each window, (N_WINDOWS,); reports
+    reach the pacer `late` windows after the fact."""
+    costs, multipliers = np.zeros(len(auctions)), np.zeros(len(ends))
     reports: list[tuple[int, float, int]] = []
     paid, begin = 0.0, 0
     for window, end in enumerate(ends):
-        multiplier = pacer.begin(window)
+        multipliers[window] = multiplier = pacer.begin(window)
         rows = slice(begin, int(end))
         if multiplier > 0.0 and end > begin:
             bids = bidder(multiplier * unit * auctions.pctr[rows])
@@ -195,7 +217,7 @@ def paced_costs(
         if len(reports) > late:
             which, spent, n = reports.pop(0)
             pacer.report(which, spend=spent, n_auctions=n)
-    return costs
+    return costs, multipliers
 
 
 def costs_within(bids_cpm: Doubles, price_cpm: Doubles, left: float, auction_type: int) -> Doubles:

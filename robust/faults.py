@@ -387,7 +387,7 @@ FAULTS: tuple[Fault, ...] = (
         ("the end does not wait", "n_begun_ > 0", "false"),
         ("loads after the end", "ended_ && !pthread_equal(pthread_self(), ender_)", "false"),
         ("the ending thread may not load", "ended_ && !pthread_equal(pthread_self(), ender_)", "ended_"),
-        ("a child of fork waits for its parent's loads", "[] { n_begun_ = 0; }", "[] {}"),
+        ("a child of fork waits for its parent's loads", "n_begun_ = 0;", ";"),
     ),
     *_in(
         "validate.cc",

@@ -44,8 +44,8 @@ class UnendedScope {  // all of it under the GIL
  private:
   static constexpr int kLongestWaitMs = 10'000;  // a load takes a second at most; one that is stuck holds no process
 
-  inline static int n_begun_ = 0;
-  inline static bool ended_ = false;
+  inline static int n_begun_{};
+  inline static bool ended_{};
   inline static pthread_t ender_{};
 };
 
