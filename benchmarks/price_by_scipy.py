@@ -1,15 +1,16 @@
 """The price by general-purpose tools: slow, obvious, and written another way than the package.
 
-With b = v σ(t) the first-order condition (v − b) f(b) = F(b) is t = ln(γ k) + ln σ(−z): increasing minus decreasing
-in t, one root.
+With b = v σ(t) the first-order condition (v − b) f(b) = F(b) is t = ln(γ k) + ln ρ(z), ρ = G'/G (σ(−z) of the
+log-logistic, φ/Φ of the log-normal): increasing minus decreasing in t, one root.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from scipy.optimize import elementwise
-from scipy.special import expit, log_expit
+from scipy.special import erfcx, expit, log_expit, log_ndtr
 
+from bidml.blueprint import WinFamily
 from bidml.pricing import WinCurve
 
 _LOWEST = 1e-9  # of the highest bid: where the grid begins
@@ -20,16 +21,26 @@ def optimum_by_root_cpm(value_cpm: np.ndarray, curve: WinCurve) -> np.ndarray:
 
     def condition(t, v, m, k, gamma):
         z = k * (np.log(v) + log_expit(t) - m)
-        return t - np.log(gamma * k) - log_expit(-z)
+        return t - np.log(gamma * k) - log_hazard(z)
 
+    log_hazard = _log_mills if curve.family is WinFamily.LOG_NORMAL else lambda z: log_expit(-z)
     parameters = (value_cpm, curve.location, curve.shape, curve.gamma)
     highest = np.log(curve.gamma * curve.shape) + 1e-9
+    while np.any(condition(highest, *parameters) < 0.0):
+        highest = highest + np.where(condition(highest, *parameters) < 0.0, 1.0, 0.0)
     lowest = highest - 1.0
     while np.any(condition(lowest, *parameters) > 0.0):
         lowest = np.where(condition(lowest, *parameters) > 0.0, 2.0 * lowest - highest, lowest)
     found = elementwise.find_root(condition, (lowest, highest), args=parameters)
     assert found.success.all()
     return value_cpm * expit(found.x)
+
+
+def _log_mills(z: np.ndarray) -> np.ndarray:
+    """ln φ(z)/Φ(z)."""
+    low = np.minimum(z, 0.0)
+    below = 0.5 * np.log(2.0 / np.pi) - np.log(erfcx(-low / np.sqrt(2.0)))
+    return np.where(z < 0.0, below, -0.5 * z * z - 0.5 * np.log(2.0 * np.pi) - log_ndtr(z))
 
 
 def best_on_grid_cpm(
@@ -51,7 +62,8 @@ def best_on_grid_cpm(
             ]
         )
         z = curve.shape[i] * (np.log(bids) - curve.location[i])
-        best[i] = np.max((value_cpm[i] - bids) * expit(z) ** curve.gamma[i])
+        ln_cdf = log_ndtr(z) if curve.family is WinFamily.LOG_NORMAL else log_expit(z)
+        best[i] = np.max((value_cpm[i] - bids) * np.exp(curve.gamma[i] * ln_cdf))
     return best
 
 

@@ -5,7 +5,7 @@ artifact to artifact. Reported: the largest relative difference of the native bi
 reference, of the win rate, and by how much of the surplus a 10,000-point grid ever beats the bid (its best point in
 full on a share of the rows, the points next to the bid on all).
 
-    python -m benchmarks.price_exactness [--rows 10000000] [--seed 1]
+    python -m benchmarks.price_exactness [--rows 10000000] [--seed 1] [--family log_normal]
 
 Exits with 1 when a difference is above 1e-12.
 """
@@ -19,7 +19,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from benchmarks.price_by_scipy import best_beside_cpm, best_on_grid_cpm, optimum_by_root_cpm
-from bidml.blueprint import Blueprint, CtrBlueprint, Head, Lookup, WinBlueprint
+from bidml.blueprint import Blueprint, CtrBlueprint, Head, Lookup, WinBlueprint, WinFamily
 from bidml.contract import MAX_LOG_SLOPE, MIN_LOG_SLOPE, Feature, FeatureKind, FeatureSpec
 from bidml.metadata import SelfCheck
 from bidml.pricing import WinCurve, optimal_bid_cpm, surplus_cpm
@@ -31,6 +31,8 @@ ROWS_PER_ARTIFACT = 100_000
 FULL_GRID_SHARE = 0.01
 _N_LEVELS = 3_000
 _LEAST_RATE = 1e-290  # subnormal rates have no 12 digits
+# ln Φ goes with (ln b − m)²: where it is −600, the last bit of ln b is 1e-12 of Φ, whoever computes it.
+_LEAST_EXACT_RATE = {WinFamily.LOG_LOGISTIC: _LEAST_RATE, WinFamily.LOG_NORMAL: 1e-100}
 _SPEC = FeatureSpec(
     (
         Feature("location", FeatureKind.CATEGORY, "app.bundle"),
@@ -62,7 +64,9 @@ class Differences:
         return all(x <= TOLERANCE for x in (self.scipy_bid, self.numpy_bid, self.win_rate, self.grid))
 
 
-def scorer_of_random_curves(gamma: float, slope_scale: float, rng: np.random.Generator) -> Scorer:
+def scorer_of_random_curves(
+    gamma: float, slope_scale: float, rng: np.random.Generator, family: WinFamily = WinFamily.LOG_LOGISTIC
+) -> Scorer:
     """An artifact whose win curve is any of `_N_LEVELS`² by the two categories; pctr is 1/2."""
     keys = tuple(sorted(str(i) for i in range(_N_LEVELS)))
     ln_k = rng.uniform(MIN_LOG_SLOPE, MAX_LOG_SLOPE, _N_LEVELS)
@@ -74,20 +78,27 @@ def scorer_of_random_curves(gamma: float, slope_scale: float, rng: np.random.Gen
         reference_log_bid_cpm=0.3,
         slope_scale=slope_scale,
         gamma=gamma,
+        family=family,
     )
     blueprint = Blueprint(spec=_SPEC, ctr=CtrBlueprint(Head((), None)), win=win, currency="USD")
     return Scorer(Artifact(blueprint, SelfCheck({}, {}), ""))
 
 
 def differences(
-    n: int, gamma: float, rng: np.random.Generator, *, slope_scale: float = 1.0, n_full_grid: int = 0
+    n: int,
+    gamma: float,
+    rng: np.random.Generator,
+    *,
+    slope_scale: float = 1.0,
+    n_full_grid: int = 0,
+    family: WinFamily = WinFamily.LOG_LOGISTIC,
 ) -> Differences:
     """Of `n` rows of one artifact. Raises `AssertionError` if the native price bids where SciPy does not."""
-    scorer = scorer_of_random_curves(gamma, slope_scale, rng)
+    scorer = scorer_of_random_curves(gamma, slope_scale, rng, family)
     columns = {name: rng.integers(0, _N_LEVELS, n).astype(str).tolist() for name in _SPEC.names}
     found = {name: np.empty(n) for name in ("win_location", "win_shape", "bid_cpm", "win_rate")}
     scorer.score_many(columns, {name: found[name] for name in ("win_location", "win_shape")})
-    curve = WinCurve(found["win_location"], found["win_shape"], gamma)
+    curve = WinCurve(found["win_location"], found["win_shape"], gamma, family)
     value = np.exp(np.clip(curve.location + rng.uniform(-12.0, 12.0, n), -300.0, 300.0))
     floor = np.where(rng.random(n) < 0.3, value * np.exp(rng.normal(-1.0, 1.5, n)), 0.0)
     cap = np.where(rng.random(n) < 0.3, value * np.exp(rng.normal(-0.5, 1.0, n)), np.inf)
@@ -102,6 +113,7 @@ def differences(
     assert not np.isnan(bid).any()
     assert np.array_equal(bid > 0.0, by_scipy > 0.0)
     rows = np.flatnonzero((bid > 0.0) & (rate > _LEAST_RATE))
+    likely = rows[rate[rows] > _LEAST_EXACT_RATE[family]]
     earned = surplus_cpm(value, bid, curve.win_rate(bid))
     best = best_beside_cpm(bid, value, curve, floor, cap)
     full = rows[:n_full_grid]
@@ -109,7 +121,7 @@ def differences(
     return Differences(
         scipy_bid=_largest(bid[rows], by_scipy[rows]),
         numpy_bid=_largest(bid[rows], by_numpy[rows]),
-        win_rate=_largest(rate[rows], curve[rows].win_rate(bid[rows])),
+        win_rate=_largest(rate[likely], curve[likely].win_rate(bid[likely])),
         grid=float(np.max(best[rows] / earned[rows] - 1.0)),
         n_rows=n,
         n_bids=len(rows),
@@ -125,6 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--family", type=WinFamily, choices=list(WinFamily), default=WinFamily.LOG_LOGISTIC)
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
     n = min(options.rows, ROWS_PER_ARTIFACT)
@@ -132,7 +145,12 @@ def main() -> None:
     for _ in range(-(-options.rows // n)):
         gamma, slope_scale = np.exp(rng.uniform(np.log(0.1), np.log(10.0))), np.exp(rng.uniform(-0.7, 0.7))
         found = differences(
-            n, float(gamma), rng, slope_scale=float(slope_scale), n_full_grid=int(FULL_GRID_SHARE * n)
+            n,
+            float(gamma),
+            rng,
+            slope_scale=float(slope_scale),
+            n_full_grid=int(FULL_GRID_SHARE * n),
+            family=options.family,
         )
         worst = found if worst is None else worst.worst(found)
     assert worst is not None

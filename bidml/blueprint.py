@@ -38,6 +38,13 @@ class LocationUnit(StrEnum):
     LOG_PRICE = "log_price"
 
 
+class WinFamily(StrEnum):
+    """The distribution G of ln market price, standardised, in the win rate G(z)^gamma; see `WinBlueprint`."""
+
+    LOG_LOGISTIC = "log_logistic"  # G(z) = σ(z)
+    LOG_NORMAL = "log_normal"  # G(z) = Φ(z)
+
+
 LIGHTGBM_ZERO: Final = 1.0000000180025095e-35  # float32(1e-35) as LightGBM compares it
 
 
@@ -130,11 +137,12 @@ class CtrBlueprint:
 
 @dataclass(frozen=True, slots=True)
 class WinBlueprint:
-    """win_rate(b) = σ(z)^gamma,  z = k (ln b − m), from two heads: β(x), the location, and a(x), the log-slope, both
-    clamped to the contract's range first. k = slope_scale · e^a.
+    """win_rate(b) = G(z)^gamma,  z = k (ln b − m), from two heads: β(x), the location, and a(x), the log-slope, both
+    clamped to the contract's range first. k = slope_scale · e^a. G is of the `family`.
 
     LOG_PRICE: β is how far the price lies below the reference bid, m = reference_log_bid_cpm − β − logit_shift / k.
-    LOG_ODDS: β is the log-odds of winning at it, m = reference_log_bid_cpm − (slope_scale · β + logit_shift) / k.
+    LOG_ODDS: β is z at it (of the log-logistic, the log-odds of winning there), m = reference_log_bid_cpm −
+    (slope_scale · β + logit_shift) / k.
     """
 
     location: Head
@@ -144,6 +152,7 @@ class WinBlueprint:
     logit_shift: float = 0.0
     gamma: float = 1.0
     location_unit: LocationUnit = LocationUnit.LOG_ODDS
+    family: WinFamily = WinFamily.LOG_LOGISTIC
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,17 @@ from itertools import chain, compress, pairwise
 from math import inf, isinf, isnan
 from typing import Final
 
-from bidml.blueprint import Blueprint, Column, CtrBlueprint, Head, Lookup, NodeMode, Rewrite, Trees
+from bidml.blueprint import (
+    Blueprint,
+    Column,
+    CtrBlueprint,
+    Head,
+    Lookup,
+    NodeMode,
+    Rewrite,
+    Trees,
+    WinFamily,
+)
 from bidml.contract import (
     CVR_RESERVED_NAMES,
     MAX_ABS_LEAF,
@@ -92,6 +102,12 @@ def check_blueprint(blueprint: Blueprint, *, error: type[RefusedError]) -> None:
         checker.within("win.slope_scale", win.slope_scale, MIN_FACTOR, MAX_FACTOR)
         checker.within("win.logit_shift", win.logit_shift, -MAX_FACTOR, MAX_FACTOR)
         checker.within("win.gamma", win.gamma, MIN_FACTOR, MAX_FACTOR)
+        checker.demand(
+            isinstance(win.family, WinFamily),
+            f"the family of a win curve is one of {list(map(str, WinFamily))}",
+            win.family,
+            "use WinFamily",
+        )
 
 
 class _Checker:

@@ -62,7 +62,7 @@ def graph_of(blueprint: Blueprint) -> Graph:
     if blueprint.ctr is not None and blueprint.win is not None:
         goals = GOAL_INPUTS if blueprint.cvr is not None else ()
         inputs += [Value(name, DOUBLE) for name in PRICE_INPUTS + goals]
-        add_price(b, gamma="win.gamma", goals=bool(goals))
+        add_price(b, gamma="win.gamma", family=blueprint.win.family, goals=bool(goals))
         outputs += PRICE_OUTPUTS
     return Graph(
         tuple(inputs), tuple(Value(name, DOUBLE) for name in outputs), b.initializers, tuple(b.nodes)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from bidml.blueprint import Calibration, LocationUnit, WinBlueprint
+from bidml.blueprint import Calibration, LocationUnit, WinBlueprint, WinFamily
 from bidml.contract import HALLEY_STEPS, MAX_ABS_WIN_LOGIT, MAX_LOG_SLOPE, MIN_LOG_SLOPE, AuctionType
+from bidml.graph_log_normal import add_log_normal_cdf, add_log_normal_optimum
 from bidml.graph_parts import GraphBuilder
 
 CVR_CALIBRATION: Final = "cvr_calibration"
@@ -63,7 +64,7 @@ def add_win_curve(b: GraphBuilder, win: WinBlueprint, location: str, log_slope: 
     b.add("Sub", "win_location", reference, distance)
 
 
-def add_price(b: GraphBuilder, *, gamma: str, goals: bool) -> None:
+def add_price(b: GraphBuilder, *, gamma: str, family: WinFamily, goals: bool) -> None:
     """Adds bid_cpm and win_rate, from pctr, win_location, win_shape and the price inputs; never NaN.
 
     `goals`: with pcvr, and what a conversion and an impression are worth.
@@ -78,7 +79,8 @@ def add_price(b: GraphBuilder, *, gamma: str, goals: bool) -> None:
     else:
         value_cpm = b.add("Mul", "price.value_cpm", per_mille, "value_per_click")
     v = b.add("Mul", "price.v", value_cpm, "pacing_multiplier")
-    optimum = _first_price_optimum(b, gamma, v)
+    is_log_normal = family is WinFamily.LOG_NORMAL
+    optimum = (add_log_normal_optimum if is_log_normal else _first_price_optimum)(b, gamma, v)
     ceiling = b.add("Min", "price.ceiling", "cap_cpm", v)
     raised = b.add("Max", "price.raised", optimum, "floor_cpm")
     first_price = b.add("Min", "price.first_price", raised, ceiling)
@@ -103,8 +105,11 @@ def add_price(b: GraphBuilder, *, gamma: str, goals: bool) -> None:
     b.add("Where", "bid_cpm", valid, bid, zero)
     ln_bid = b.add("Log", "price.ln_bid", b.add("Where", "price.bid_or_1", valid, bid, b.constant(1.0)))
     z = b.add("Mul", "price.z", "win_shape", b.add("Sub", "price.ln_ratio", ln_bid, "win_location"))
-    softplus = _softplus(b, "price.win", b.add("Neg", "price.minus_z", z))
-    exponent = b.add("Neg", "price.ln_win_rate", b.add("Mul", "price.minus_ln_win_rate", gamma, softplus))
+    if is_log_normal:
+        exponent = b.add("Mul", "price.ln_win_rate", gamma, add_log_normal_cdf(b, "price.win", z))
+    else:
+        softplus = _softplus(b, "price.win", b.add("Neg", "price.minus_z", z))
+        exponent = b.add("Neg", "price.ln_win_rate", b.add("Mul", "price.minus_ln_win_rate", gamma, softplus))
     b.add("Where", "win_rate", valid, b.add("Exp", "price.win_rate", exponent), zero)
 
 

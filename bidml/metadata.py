@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bidml.blueprint import Blueprint
+from bidml.blueprint import Blueprint, WinFamily
 from bidml.contract import (
     CONTRACT_VERSION,
     CTR_OUTPUTS,
@@ -49,6 +49,8 @@ TOLERANCE: Final = 1e-12  # between evaluations of one file, after exp and ln
 # Near 0 only the absolute difference of these means anything.
 _LOGARITHMS: Final = (*MARGINS, "win_location")
 _SMALLEST: Final = 1e-290  # the subnormal doubles below are not accurate to 1e-12 themselves
+# ln Φ goes with (ln b − m)²: below this the last bit of ln b may be more than 1e-12 of a log-normal win rate.
+_SMALLEST_RATE: Final = 1e-50
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +72,12 @@ class SelfCheck:
 def difference(name: str, want: float, have: float) -> float:
     """How far `have` is from `want`, a value of the margin or output `name`: relative; infinite for NaN.
 
-    Relative to 1 where a logarithm is smaller, and to 1e-290 where anything is.
+    Relative to 1 where a logarithm is smaller, to 1e-50 where a win rate is, and to 1e-290 where anything is.
     """
     if want == have:
         return 0.0
-    relative = abs(want - have) / max(abs(want), 1.0 if name in _LOGARITHMS else _SMALLEST)
+    smallest = 1.0 if name in _LOGARITHMS else _SMALLEST_RATE if name == "win_rate" else _SMALLEST
+    relative = abs(want - have) / max(abs(want), smallest)
     return relative if relative == relative else math.inf
 
 
@@ -106,12 +109,14 @@ def metadata_of(blueprint: Blueprint, self_check: SelfCheck) -> dict[str, str]:
 
     Raises `ExportError` for provenance or metrics that JSON cannot hold.
     """
-    price = {
+    price: dict[str, Any] = {
         "currency": blueprint.currency,
         "default_auction_type": int(blueprint.default_auction_type),
         "gamma": None if blueprint.win is None else blueprint.win.gamma,
         "unit": UNIT,
     }
+    if blueprint.win is not None and blueprint.win.family is not WinFamily.LOG_LOGISTIC:
+        price["family"] = str(blueprint.win.family)
     check = {
         "columns": {name: _encoded(column) for name, column in self_check.columns.items()},
         "expected": {name: _encoded(column) for name, column in self_check.expected.items()},
@@ -140,6 +145,7 @@ class Metadata:
     spec: FeatureSpec
     currency: str
     default_auction_type: AuctionType
+    family: WinFamily
     provenance: Mapping[str, Any]
     metrics: Mapping[str, Any]
     self_check: SelfCheck
@@ -175,12 +181,21 @@ def read_metadata(texts: Mapping[str, str]) -> Metadata:
     _demand(price.get("unit") == UNIT, f"prices are in {UNIT}", price.get("unit"))
     currency = price.get("currency")
     _demand(isinstance(currency, str), "the currency is text", currency)
+    family = price.get("family", str(WinFamily.LOG_LOGISTIC))
+    known = list(map(str, WinFamily))
+    _demand(
+        family in known,
+        f"the family of a win curve is one of {known}",
+        family,
+        "use the version of bidml that wrote it",
+    )
     check = documents[METADATA_SELF_CHECK]
     categories = {feature.name for feature in spec.categories()}
     return Metadata(
         spec=spec,
         currency=str(currency),
         default_auction_type=AuctionType(at),
+        family=WinFamily(family),
         provenance=documents[METADATA_PROVENANCE],
         metrics=documents[METADATA_METRICS],
         self_check=SelfCheck(

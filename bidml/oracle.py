@@ -24,6 +24,7 @@ from bidml.blueprint import (
     Rewrite,
     Trees,
     WinBlueprint,
+    WinFamily,
 )
 from bidml.contract import (
     GOAL_INPUTS,
@@ -34,6 +35,7 @@ from bidml.contract import (
     PRICE_INPUTS,
 )
 from bidml.metadata import expected_names
+from bidml.oracle_log_normal import log_normal_cdf, log_normal_optimum
 
 Row = Mapping[str, Any]
 
@@ -75,7 +77,9 @@ def row_function(blueprint: Blueprint) -> Callable[[Row], dict[str, float]]:
                 inputs = [row[name] for name in PRICE_INPUTS]
                 if cvr is not None:
                     inputs += [found["pcvr"], *(row[name] for name in GOAL_INPUTS)]
-                found["bid_cpm"], found["win_rate"] = _price(found["pctr"], m, k, win.gamma, *inputs)
+                found["bid_cpm"], found["win_rate"] = _price(
+                    found["pctr"], m, k, win.gamma, *inputs, family=win.family
+                )
         return found
 
     return score
@@ -196,6 +200,7 @@ def _price(
     pctr: float, m: float, k: float, gamma: float,
     value_per_click: float, floor_cpm: float, cap_cpm: float, pacing_multiplier: float, auction_type: float,
     pcvr: float = 0.0, value_per_conversion: float = 0.0, value_per_impression_cpm: float = 0.0,
+    *, family: WinFamily = WinFamily.LOG_LOGISTIC,
 ) -> tuple[float, float]:  # fmt: skip
     """(bid_cpm, win_rate); (0, 0) where there is no valid bid. Every comparison is false on NaN."""
     of_click = value_per_click + pcvr * value_per_conversion
@@ -215,10 +220,14 @@ def _price(
         return 0.0, 0.0
     bid = min(cap_cpm, v)
     if auction_type == 1.0:
-        bid = min(max(_first_price_optimum(v, m, k, gamma), floor_cpm), bid)
+        optimum = log_normal_optimum if family is WinFamily.LOG_NORMAL else _first_price_optimum
+        bid = min(max(optimum(v, m, k, gamma), floor_cpm), bid)
     if not bid > 0.0:
         return 0.0, 0.0
-    return bid, exp(-(gamma * _softplus(-(k * (log(bid) - m)))))
+    z = k * (log(bid) - m)
+    if family is WinFamily.LOG_NORMAL:
+        return bid, exp(gamma * log_normal_cdf(z))
+    return bid, exp(-(gamma * _softplus(-z)))
 
 
 def _first_price_optimum(v: float, m: float, k: float, gamma: float) -> float:

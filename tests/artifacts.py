@@ -20,6 +20,7 @@ from bidml.blueprint import (
     Rewrite,
     Trees,
     WinBlueprint,
+    WinFamily,
 )
 from bidml.contract import UNMATCHABLE, AuctionType, Feature, FeatureKind, FeatureSpec
 
@@ -135,6 +136,13 @@ def log_price_blueprint() -> Blueprint:
     return replace(whole, win=replace(whole.win, location_unit=LocationUnit.LOG_PRICE))
 
 
+def log_normal_blueprint() -> Blueprint:
+    """The same with a log-normal win curve."""
+    whole = log_price_blueprint()
+    assert whole.win is not None
+    return replace(whole, win=replace(whole.win, family=WinFamily.LOG_NORMAL))
+
+
 COUNTRIES_TERM = Lookup("country", ("DEU",), array("d", [0.5]), 0.0)
 
 _doubles = st.floats(-50.0, 50.0) | st.sampled_from([0.0, -0.0, 5e-324, -1e-35, 1.5])
@@ -197,6 +205,7 @@ def blueprints(draw: st.DrawFn) -> Blueprint:
         st.floats(-1.0, 1.0),
         st.floats(0.25, 4.0),
         st.sampled_from(LocationUnit),
+        st.sampled_from(WinFamily),
     )
     return Blueprint(
         spec=SPEC,

@@ -26,9 +26,19 @@ PACKAGE = ROOT / "bidml"
 # A stage imports from its own layer (without cycles) and from those before it.
 LAYERS: Final = (
     {"errors", "units", "openrtb", "contract", "atomic", "__version__"},
-    {"blueprint", "bounds", "metadata", "graph_parts", "graph_price", "graph"},
+    {"blueprint", "bounds", "metadata", "graph_parts", "graph_log_normal", "graph_price", "graph"},
     {"score"},
-    {"features", "metrics", "pricing", "oracle", "lightgbm_trees", "pacing", "resample", "tree_shap"},
+    {
+        "features",
+        "metrics",
+        "pricing",
+        "oracle",
+        "oracle_log_normal",
+        "lightgbm_trees",
+        "pacing",
+        "resample",
+        "tree_shap",
+    },
     {"log", "fit", "simulate"},
     {"self_check", "certify", "export", "report", "replay", "why", "monitor"},
     {"train", "latency", "assemble", "console", "demo", "cost"},

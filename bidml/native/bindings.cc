@@ -99,7 +99,7 @@ std::shared_ptr<const Model> model_of(nb::handle blueprint, nb::list rates, std:
     model->heads |= kLocationHead | kLogSlopeHead;
     model->win = {number_attribute(win, "reference_log_bid_cpm"), number_attribute(win, "slope_scale"),
                   number_attribute(win, "logit_shift"), number_attribute(win, "gamma"),
-                  text_attribute(win, "location_unit") == "log_price"};
+                  text_attribute(win, "location_unit") == "log_price", text_attribute(win, "family") == "log_normal"};
   }
   model->currency = text_attribute(blueprint, "currency");
   model->default_auction_type = nb::cast<int>(attribute(blueprint, "default_auction_type"));

@@ -1,7 +1,7 @@
 // The price: from the heads' margins to a bid, in double.
 //
 // pctr = σ(calibration(margin)); the win curve is log-logistic with a Dagum exponent, F(b) = σ(z)^γ with
-// z = k (ln b − m). The first-price bid maximises (v − b) F(b): with y = k ln(b/θ) − ln(1 + γk) it is the one root of
+// z = k (ln b − m), or log-normal (log_normal.h). The first-price bid maximises (v − b) F(b): with y = k ln(b/θ) − ln(1 + γk) it is the one root of
 //     y + k softplus(y) = d,    d = k (ln(γ k v) − m) − (k + 1) ln(1 + γk)
 // (SCIENCE.md 3.2), and the bid is v γk/(1 + γk) σ(−y). `bidml/pricing/bid.py` is the readable twin and the ONNX
 // graph the portable one: both take Halley steps from an upper bound of the root. Here, for the curves that fits produce, two
@@ -15,6 +15,7 @@
 #include <limits>
 
 #include "elementary.h"
+#include "log_normal.h"
 
 namespace bidml {
 
@@ -47,11 +48,13 @@ struct Calibration {
 struct WinParameters {
   double reference_log_bid_cpm = 0.0, slope_scale = 1.0, logit_shift = 0.0, gamma = 1.0;
   bool location_is_log_price = false;  // blueprint.LocationUnit
+  bool is_log_normal = false;          // blueprint.WinFamily
 };
 
 struct WinCurve {
   double location;  // m: ln CPM
   double shape;     // k > 0
+  bool is_log_normal = false;
 };
 
 struct PriceInputs {
@@ -98,11 +101,12 @@ inline double win_location(const WinParameters& w, double location_margin, doubl
 }
 inline WinCurve win_curve(const WinParameters& w, double location_margin, double log_slope_margin) {
   const double k = win_shape(w, log_slope_margin);
-  return {win_location(w, location_margin, k), k};
+  return {win_location(w, location_margin, k), k, w.is_log_normal};
 }
 
 inline double win_rate(const WinCurve& curve, double gamma, double bid_cpm) {
   const double z = curve.shape * (log_of(bid_cpm) - curve.location);
+  if (__builtin_expect(curve.is_log_normal, 0)) return exp_of(gamma * log_normal_cdf(z));
   return exp_of(-gamma * softplus(-z));
 }
 
@@ -131,16 +135,17 @@ constexpr double kSteepest = 64.0, kFlattest = 1e-3, kMostAbsLocation = 100.0, k
 
 // What the root needs of shape and value. A step of its own: it runs while the location's trees are still being walked.
 struct RootTerms {
-  double gk, log_gkv, log_1_gk;
+  double gk, log_gkv, log_1_gk, gamma;
 
   RootTerms(double k, double gamma, double v) noexcept
-      : gk(gamma * k), log_gkv(log_of(gk * v)), log_1_gk(log_of(1.0 + gk)) {}
+      : gk(gamma * k), log_gkv(log_of(gk * v)), log_1_gk(log_of(1.0 + gk)), gamma(gamma) {}
 };
 
 // The unconstrained maximiser of (v − b) F(b); v > 0. `terms`: of the curve's shape and v.
 inline double first_price_optimum_cpm(const WinCurve& curve, const RootTerms& terms, double v) {
   const double k = curve.shape;
   const double gk = terms.gk;
+  if (__builtin_expect(curve.is_log_normal, 0)) return log_normal_optimum_cpm(curve.location, k, terms.gamma, v);
   if (__builtin_expect(k >= kFlattest && k <= kSteepest && std::fabs(curve.location) <= kMostAbsLocation &&
                            v >= kLeastValue,
                        1)) {

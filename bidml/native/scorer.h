@@ -193,6 +193,7 @@ __attribute__((always_inline)) inline void price_margins(const Model& model, con
   const Decision value = paced_value(trace.pctr, value_of_click, inputs);
   trace.margins[2] = margin_of(2);
   trace.curve.shape = win_shape(model.win, trace.margins[2]);
+  trace.curve.is_log_normal = model.win.is_log_normal;
   const RootTerms terms(trace.curve.shape, model.win.gamma, value.unshaded_bid_cpm);
   trace.margins[1] = margin_of(1);
   trace.curve.location = win_location(model.win, trace.margins[1], trace.curve.shape);

@@ -29,9 +29,10 @@ inline double integral_of_win_rate(const WinCurve& curve, double gamma, double l
 
 // E[(v − max(M, r)) 1(M ≤ b)] = (v − b) F(b) + ∫ F from r to b, for 0 ≤ r ≤ b.
 inline double second_price_surplus_cpm(double v, double bid, const WinCurve& curve, double gamma, double r) noexcept {
-  // F has its knee at the location, 1/k wide, with an exponential tail below.
+  // F has its knee at the location, 1/k wide, with an exponential tail below, or a steeper one.
   const double ln_bid = std::log(bid), knee = 12.0 / curve.shape;
-  const double tail = std::min(curve.location, ln_bid) - 30.0 / (1.0 + gamma * curve.shape);
+  const double per_tail = curve.is_log_normal ? std::max(curve.shape * (curve.location - ln_bid), 1.0) : 1.0;
+  const double tail = std::min(curve.location, ln_bid) - 30.0 / (1.0 + gamma * curve.shape * per_tail);
   const double start = r > 0.0 ? std::max(std::log(r), tail) : tail;
   double saved = 0.0, low = std::min(start, ln_bid);
   constexpr int kPieces = 6;  // of the knee

@@ -1,8 +1,9 @@
 """The optimal bid and its surplus: the vectorised NumPy reference.
 
-A bid b wins with probability F(b) = σ(z)^γ, z = k (ln b − m), θ = e^m. In a first-price auction the bid maximises
-(v − b) F(b) on [floor, min(cap, v)]. ln F is concave in b, so the surplus has one maximum and clipping to the bounds is
-exact (SCIENCE.md 3.1). With y = k ln(b/θ) − ln(1 + γk) it is the root of
+A bid b wins with probability F(b) = G(z)^γ, z = k (ln b − m), θ = e^m. In a first-price auction the bid maximises (v
+− b) F(b) on [floor, min(cap, v)]. ln F is concave in b, so the surplus has one maximum and clipping to the bounds is
+exact (SCIENCE.md 3.1). Of the log-normal family, G = Φ, `log_normal` has the formulas; else G = σ. With y = k ln(b/θ)
+− ln(1 + γk) it is the root of
 
     y + k softplus(y) = d,    d = k (ln(γ k v) − m) − (k + 1) ln(1 + γk)
 
@@ -19,9 +20,11 @@ from typing import Final
 
 import numpy as np
 
+from bidml.blueprint import WinFamily
 from bidml.contract import HALLEY_STEPS, AuctionType
 from bidml.pricing.arrays import Doubles, Numbers, aligned, double, sigmoid, softplus
 from bidml.pricing.curve import WinCurve
+from bidml.pricing.log_normal import log_normal_optimum_cpm
 
 _SMALLEST_VALUE: Final = 1e-300  # keeps ln v finite; the twins use the same
 
@@ -81,6 +84,8 @@ def optimal_bid_cpm(
 def first_price_optimum_cpm(value_cpm: Numbers, curve: WinCurve) -> Doubles:
     """argmax over b > 0 of (value − b) F(b), without floor and cap, shape (n,); `value_cpm` > 0 and finite."""
     m, k, gamma = curve.location, curve.shape, curve.gamma
+    if curve.family is WinFamily.LOG_NORMAL:
+        return log_normal_optimum_cpm(np.maximum(double(value_cpm), _SMALLEST_VALUE), m, k, gamma)
     gk = gamma * k
     ln_1_gk = np.log(1.0 + gk)
     d = k * (np.log(gk * np.maximum(double(value_cpm), _SMALLEST_VALUE)) - m) - (k + 1.0) * ln_1_gk

@@ -10,6 +10,7 @@ from typing import Final
 
 import numpy as np
 
+from bidml.blueprint import WinFamily
 from bidml.pricing.arrays import Doubles, Numbers, aligned, double
 from bidml.pricing.bid import optimal_bid_cpm, surplus_cpm
 from bidml.pricing.curve import WinCurve
@@ -48,7 +49,7 @@ def mixed_auction_bid_cpm(
     first = np.where(is_auction & (pi > _NEVER), pi, 1.0)
     bid = optimal_bid_cpm(
         value,
-        WinCurve(curve.location, curve.shape, curve.gamma / first),
+        WinCurve(curve.location, curve.shape, curve.gamma / first, curve.family),
         floor_cpm=floor_cpm,
         cap_cpm=cap_cpm,
         auction_type=np.where(pi > _NEVER, 1.0, 2.0),
@@ -96,9 +97,12 @@ def second_price_surplus_cpm(
     b = np.where(has_bid, bid, 1.0)
     with np.errstate(divide="ignore"):
         start = np.log(np.where(has_bid, r, 0.0))
-    # In u = ln price F has its knee at the location, 1/k wide, with an exponential tail below.
+    # In u = ln price F has its knee at the location, 1/k wide, with an exponential tail below, or a steeper one.
     knee = 12.0 / curve.shape
-    tail = np.minimum(curve.location, np.log(b)) - 30.0 / (1.0 + curve.gamma * curve.shape)
+    rate = curve.gamma * curve.shape
+    if curve.family is WinFamily.LOG_NORMAL:
+        rate = rate * np.maximum(curve.shape * (curve.location - np.log(b)), 1.0)
+    tail = np.minimum(curve.location, np.log(b)) - 30.0 / (1.0 + rate)
     start = np.maximum(start, tail)
     below, above = (np.clip(end, start, np.log(b)) for end in (curve.location - knee, curve.location + knee))
     saved = sum(

@@ -1,8 +1,9 @@
 """What errors cost: parameter errors turned into lost surplus (SCIENCE.md 3.3), and shading under uncertainty.
 
-At the first-price optimum, with σ = σ(z) and A = γk(1 − σ) = b/(v − b), the log-surplus falls off as ½ κ ε² for an
-error ε of ln b, κ = A (1 + A + kσ), and ln b moves with the parameters by kσ/(1 + A + kσ) per unit of the location,
-(1 − σz)/(1 + A + kσ) of ln k, (1 + A)/(1 + A + kσ) of ln v. For γ = 1 the denominator is 1 + k and κ = k(k + 1)(1 − F).
+At the first-price optimum of a log-logistic curve, with σ = σ(z) and A = γk(1 − σ) = b/(v − b), the log-surplus falls
+off as ½ κ ε² for an error ε of ln b, κ = A (1 + A + kσ), and ln b moves with the parameters by kσ/(1 + A + kσ) per unit
+of the location, (1 − σz)/(1 + A + kσ) of ln k, (1 + A)/(1 + A + kσ) of ln v. For γ = 1 the denominator is 1 + k and
+κ = k(k + 1)(1 − F). Of a log-normal one A = γkρ, with ρ = φ/Φ at z, and z + ρ stands for σ.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bidml.pricing.arrays import Doubles, Numbers, double, sigmoid
+from bidml.pricing.arrays import Doubles, Numbers, double
 from bidml.pricing.bid import first_price_optimum_cpm
 from bidml.pricing.curve import WinCurve
+from bidml.pricing.family import fall_of_hazard, hazard
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,8 +63,8 @@ def sensitivity(value_cpm: Numbers, curve: WinCurve) -> Sensitivity:
     bid = first_price_optimum_cpm(value_cpm, curve)
     k = curve.shape
     z = k * (np.log(bid) - curve.location)
-    s = sigmoid(z)
-    a = curve.gamma * k * sigmoid(-z)
+    s = fall_of_hazard(z, curve.family)
+    a = curve.gamma * k * hazard(z, curve.family)
     denominator = 1.0 + a + k * s
     return Sensitivity(
         shading_factor=np.asarray(a / (1.0 + a)),
@@ -77,8 +79,12 @@ def uncertain_curve(curve: WinCurve, log_odds_sd: Numbers) -> WinCurve:
     """The curve to bid with when the log-odds of winning are known up to a normal error of this spread τ.
 
     E[σ(z + τε)] ≈ σ(z / √(1 + πτ²/8)): the slope flattens, k / √(1 + πτ²/8), the location stays. Risk-neutral: it is
-    the mean curve that is bid with. γ is kept.
+    the mean curve that is bid with. γ is kept. Of Φ(z) the log-odds move by √(8/π) per unit of z at the median, so
+    that the same holds there.
     """
     return WinCurve(
-        curve.location, curve.shape / np.sqrt(1.0 + np.pi / 8.0 * double(log_odds_sd) ** 2), curve.gamma
+        curve.location,
+        curve.shape / np.sqrt(1.0 + np.pi / 8.0 * double(log_odds_sd) ** 2),
+        curve.gamma,
+        curve.family,
     )

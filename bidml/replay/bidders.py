@@ -40,7 +40,7 @@ def predict(scorer: Scorer, columns: RawColumns, *, blueprint: Blueprint | None 
     curve = None
     win = (blueprint or scorer.blueprint).win if "win" in scorer.parts else None
     if win is not None:
-        curve = WinCurve(arrays["win_location"], arrays["win_shape"], win.gamma)
+        curve = WinCurve(arrays["win_location"], arrays["win_shape"], win.gamma, win.family)
     return Predictions(arrays.get("pctr"), curve, arrays.get("pcvr"))
 
 

@@ -27,6 +27,7 @@ from bidml.blueprint import (
     Rewrite,
     Trees,
     WinBlueprint,
+    WinFamily,
 )
 from bidml.bounds import check_blueprint
 from bidml.contract import CONTRACT_VERSION, IR_VERSION, MAX_FILE_BYTES, METADATA_KEYS, ML_OPSET, OPSET
@@ -92,7 +93,7 @@ def parse_artifact(data: bytes, *, sha256: str | None = None) -> Artifact:
         spec=meta.spec,
         ctr=parts.probability("ctr", "calibration") if has_ctr else None,
         cvr=parts.probability("cvr", CVR_CALIBRATION) if has_cvr else None,
-        win=parts.win() if has_win else None,
+        win=parts.win(meta.family) if has_win else None,
         currency=meta.currency,
         default_auction_type=meta.default_auction_type,
         provenance=meta.provenance,
@@ -178,7 +179,7 @@ class _Parts:
         )
         return CtrBlueprint(self._head(head), found)
 
-    def win(self) -> WinBlueprint:
+    def win(self, family: WinFamily) -> WinBlueprint:
         return WinBlueprint(
             location=self._head("location"),
             log_slope=self._head("log_slope"),
@@ -187,6 +188,7 @@ class _Parts:
             logit_shift=self._number("win.logit_shift", nan),
             gamma=self._number("win.gamma", nan),
             location_unit=LocationUnit.LOG_PRICE if LOG_PRICE_NODE in self.nodes else LocationUnit.LOG_ODDS,
+            family=family,
         )
 
     def _head(self, head: str) -> Head:

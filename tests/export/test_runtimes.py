@@ -6,12 +6,13 @@ import dataclasses
 import math
 import random
 from array import array
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
-from artifacts import COLUMNS, SPEC, blueprints, complete_blueprint, trees_of
+from artifacts import COLUMNS, SPEC, blueprints, complete_blueprint, log_normal_blueprint, trees_of
 from hypothesis import Phase, given, settings
 from runtimes import Outputs, feeds_of, run_lowest_onnxruntime, run_onnxruntime
 
@@ -104,7 +105,13 @@ def any_blueprints(n: int) -> list[Blueprint]:
 
 def test_the_lowest_and_the_newest_onnxruntime_agree() -> None:
     """What docs/artifact.md promises: 1.23.0 and the installed one on the same files, margins to the last bit."""
-    models = [complete_blueprint(), near_neutral(), many_shapes(), *any_blueprints(40)]
+    models = [
+        complete_blueprint(),
+        log_normal_blueprint(),
+        near_neutral(),
+        many_shapes(),
+        *any_blueprints(40),
+    ]
     cases, checks = [], []
     for blueprint in models:
         data, check = file_and_check(blueprint)
@@ -123,9 +130,10 @@ def test_the_lowest_and_the_newest_onnxruntime_agree() -> None:
 @pytest.mark.parametrize(
     "level", ["ORT_DISABLE_ALL", "ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL"]
 )
-def test_no_optimisation_changes_the_result(level: str) -> None:
+@pytest.mark.parametrize("make", [complete_blueprint, log_normal_blueprint])
+def test_no_optimisation_changes_the_result(make: Callable[[], Blueprint], level: str) -> None:
     """Fusions and foldings keep the doubles."""
-    blueprint = complete_blueprint()
+    blueprint = make()
     data, check = file_and_check(blueprint)
     found = run_onnxruntime(
         data,
@@ -136,9 +144,10 @@ def test_no_optimisation_changes_the_result(level: str) -> None:
     assert_same(found, check.expected)
 
 
-def test_a_batch_is_its_rows() -> None:
+@pytest.mark.parametrize("make", [complete_blueprint, log_normal_blueprint])
+def test_a_batch_is_its_rows(make: Callable[[], Blueprint]) -> None:
     """N is free: none, one, many; a row does not depend on its neighbours."""
-    blueprint = complete_blueprint()
+    blueprint = make()
     data, _ = file_and_check(blueprint)
     columns = random_columns(blueprint, 2_000, seed=2)
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])  # threads as by default
@@ -169,9 +178,10 @@ def test_a_caller_may_ask_for_pctr_alone() -> None:
     assert_same({"pctr": pctr.ravel()}, check.expected)
 
 
-def test_extreme_margins_keep_every_output_defined() -> None:
+@pytest.mark.parametrize("make", [complete_blueprint, log_normal_blueprint])
+def test_extreme_margins_keep_every_output_defined(make: Callable[[], Blueprint]) -> None:
     """pctr from 1e-300 to 1, heads beyond their clamps: finite, in order, the same in both runtimes."""
-    whole = complete_blueprint()
+    whole = make()
     assert whole.win is not None
     steps = [-700.0, -50.0, -18.0, 0.0, 18.0, 50.0, 700.0]
     tree: Any = steps[-1]

@@ -7,11 +7,12 @@ from array import array
 
 import numpy as np
 import pytest
-from artifacts import complete_blueprint
+from artifacts import complete_blueprint, log_normal_blueprint
 from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.price_by_scipy import best_on_grid_cpm, optimum_by_root_cpm
+from bidml.blueprint import WinFamily
 from bidml.contract import MAX_LOG_SLOPE, MIN_LOG_SLOPE
 from bidml.errors import DataError
 from bidml.metadata import SelfCheck
@@ -33,7 +34,7 @@ class Auctions:
     cap_cpm: np.ndarray
 
 
-def random_auctions(n: int, seed: int) -> Auctions:
+def random_auctions(n: int, seed: int, family: WinFamily = WinFamily.LOG_LOGISTIC) -> Auctions:
     rng = np.random.default_rng(seed)
     location = rng.uniform(-8.0, 8.0, n)
     shape = np.exp(rng.uniform(MIN_LOG_SLOPE, MAX_LOG_SLOPE, n))
@@ -42,7 +43,7 @@ def random_auctions(n: int, seed: int) -> Auctions:
     floor = np.where(rng.random(n) < 0.5, 0.0, value * np.exp(rng.normal(-1.0, 1.5, n)))
     cap = np.where(rng.random(n) < 0.5, np.inf, value * np.exp(rng.normal(0.0, 1.0, n)))
     cap = np.where(rng.random(n) < 0.05, floor, cap)
-    return Auctions(value, WinCurve(location, shape, gamma), floor, cap)
+    return Auctions(value, WinCurve(location, shape, gamma, family), floor, cap)
 
 
 def relative(found: np.ndarray, wanted: np.ndarray) -> float:
@@ -51,7 +52,10 @@ def relative(found: np.ndarray, wanted: np.ndarray) -> float:
 
 
 positive = st.floats(1e-6, 1e6)
-curves = st.builds(WinCurve, st.floats(-8.0, 8.0), st.floats(0.05, 55.0), st.floats(0.1, 10.0))
+curves = st.builds(
+    WinCurve, st.floats(-8.0, 8.0), st.floats(0.05, 55.0), st.floats(0.1, 10.0), st.sampled_from(WinFamily)
+)
+both_families = pytest.mark.parametrize("family", WinFamily)
 
 
 @given(value=positive, curve=curves, floor=st.just(0.0) | positive, cap=st.just(np.inf) | positive,
@@ -77,13 +81,14 @@ def test_bid_grows_with_value_and_never_faster_than_it(value, factor, curve):
 def test_a_change_of_currency_scales_the_bid(value, curve, factor):
     bid = optimal_bid_cpm(value, curve)
     scaled = optimal_bid_cpm(
-        value * factor, WinCurve(curve.location + np.log(factor), curve.shape, curve.gamma)
+        value * factor, WinCurve(curve.location + np.log(factor), curve.shape, curve.gamma, curve.family)
     )
     assert scaled == pytest.approx(bid * factor, rel=1e-11)
 
 
-def test_no_bid_on_a_grid_of_ten_thousand_earns_more():
-    auctions = random_auctions(400, seed=1)
+@both_families
+def test_no_bid_on_a_grid_of_ten_thousand_earns_more(family):
+    auctions = random_auctions(400, seed=1, family=family)
     bid = optimal_bid_cpm(auctions.value_cpm, auctions.curve, floor_cpm=auctions.floor_cpm,
                           cap_cpm=auctions.cap_cpm)  # fmt: skip
     earned = surplus_cpm(auctions.value_cpm, bid, auctions.curve.win_rate(bid))
@@ -92,22 +97,24 @@ def test_no_bid_on_a_grid_of_ten_thousand_earns_more():
     assert np.count_nonzero(bid) > 200
 
 
-def test_optimum_is_the_root_of_the_first_order_condition():
-    auctions = random_auctions(200_000, seed=2)
+@both_families
+def test_optimum_is_the_root_of_the_first_order_condition(family):
+    auctions = random_auctions(200_000, seed=2, family=family)
     found = first_price_optimum_cpm(auctions.value_cpm, auctions.curve)
     wanted = optimum_by_root_cpm(auctions.value_cpm, auctions.curve)
     assert relative(found, wanted) <= TOLERANCE
 
 
-def test_bid_agrees_with_the_pure_python_oracle():
-    auctions = random_auctions(20_000, seed=3)
+@both_families
+def test_bid_agrees_with_the_pure_python_oracle(family):
+    auctions = random_auctions(20_000, seed=3, family=family)
     rng = np.random.default_rng(3)
     pacing, kind = rng.uniform(0.0, 1.5, 20_000), rng.integers(0, 4, 20_000)
     bid = optimal_bid_cpm(auctions.value_cpm, auctions.curve, floor_cpm=auctions.floor_cpm,
                           cap_cpm=auctions.cap_cpm, pacing_multiplier=pacing, auction_type=kind)  # fmt: skip
     curve = auctions.curve
     oracle = np.array([
-        _price(1.0, m, k, gamma, v / 1000.0, floor, cap, p, float(at))
+        _price(1.0, m, k, gamma, v / 1000.0, floor, cap, p, float(at), family=family)
         for v, m, k, gamma, floor, cap, p, at in zip(
             auctions.value_cpm, curve.location, curve.shape, curve.gamma, auctions.floor_cpm, auctions.cap_cpm,
             pacing, kind, strict=True)
@@ -118,10 +125,11 @@ def test_bid_agrees_with_the_pure_python_oracle():
     assert 5_000 < np.count_nonzero(has_bid) < 15_000
 
 
-def test_bid_agrees_with_the_native_scorer():
+@pytest.mark.parametrize("blueprint", [complete_blueprint(), log_normal_blueprint()])
+def test_bid_agrees_with_the_native_scorer(blueprint):
     rng = np.random.default_rng(4)
     n = 20_000
-    scorer = Scorer(Artifact(complete_blueprint(), SelfCheck({}, {}), ""))
+    scorer = Scorer(Artifact(blueprint, SelfCheck({}, {}), ""))
     columns = {
         "hour": rng.uniform(0.0, 24.0, n),
         "country": rng.choice(["", "DEU", "USA", "Ελλάδα", "FRA"], n).tolist(),
@@ -141,7 +149,7 @@ def test_bid_agrees_with_the_native_scorer():
     }
     scorer.score_many(columns, out)
     native = {name: np.frombuffer(buffer) for name, buffer in out.items()}
-    curve = WinCurve(native["win_location"], native["win_shape"], complete_blueprint().win.gamma)
+    curve = WinCurve(native["win_location"], native["win_shape"], blueprint.win.gamma, blueprint.win.family)
     prices = {name: columns[name] for name in ("floor_cpm", "cap_cpm", "pacing_multiplier", "auction_type")}
     bid = optimal_bid_cpm(value_cpm(native["pctr"], columns["value_per_click"]), curve, **prices)
     assert relative(bid, native["bid_cpm"]) <= TOLERANCE
@@ -166,20 +174,24 @@ def test_nonsense_is_a_no_bid(nonsense):
     assert optimal_bid_cpm(2.0, curve, floor_cpm=np.inf) == 0.0
 
 
-def test_edges_of_value_slope_and_probability():
+@both_families
+def test_edges_of_value_slope_and_probability(family):
     flat, steep, tiny, sure = (
-        WinCurve(0.0, 1e-4),
-        WinCurve(0.0, 2e4),
+        WinCurve(0.0, 1e-4, family=family),
+        WinCurve(0.0, 2e4, family=family),
         value_cpm(1e-8, 0.5),
         value_cpm(1.0, 0.5),
     )
-    assert optimal_bid_cpm(2.0, flat)[0] == pytest.approx(0.0001, rel=0.2)  # nothing to gain by bidding more
+    at_even_odds = 0.5 if family is WinFamily.LOG_LOGISTIC else np.sqrt(2.0 / np.pi)  # G'/G
+    # nothing to gain by bidding more
+    assert optimal_bid_cpm(2.0, flat)[0] == pytest.approx(0.0002 * at_even_odds, rel=1e-3)
     assert optimal_bid_cpm(2.0, steep)[0] == pytest.approx(1.0, rel=1e-3)  # the price is known: pay it
     assert optimal_bid_cpm(0.5, steep)[0] == pytest.approx(0.5, rel=1e-3)  # out of reach: nearly the value
-    assert 0.0 < optimal_bid_cpm(tiny, WinCurve(0.0, 2.0))[0] < tiny
-    assert 0.0 < optimal_bid_cpm(sure, WinCurve(0.0, 2.0))[0] < sure
-    assert optimal_bid_cpm(2.0, WinCurve(0.0, 2.0), floor_cpm=1.5, cap_cpm=1.5)[0] == 1.5
-    assert optimal_bid_cpm(2.0, WinCurve(0.0, 2.0), floor_cpm=2.0)[0] == 0.0
+    plain = WinCurve(0.0, 2.0, family=family)
+    assert 0.0 < optimal_bid_cpm(tiny, plain)[0] < tiny
+    assert 0.0 < optimal_bid_cpm(sure, plain)[0] < sure
+    assert optimal_bid_cpm(2.0, plain, floor_cpm=1.5, cap_cpm=1.5)[0] == 1.5
+    assert optimal_bid_cpm(2.0, plain, floor_cpm=2.0)[0] == 0.0
 
 
 @given(curve=curves, win_rate=st.floats(0.01, 0.99))
@@ -197,7 +209,9 @@ def test_density_is_the_slope_of_the_win_rate(curve, logit):
     assert curve.density(bid)[0] == pytest.approx(slope[0], rel=1e-4)
 
 
-@pytest.mark.parametrize("wrong", [{"shape": 0.0}, {"shape": np.nan}, {"location": np.inf}, {"gamma": -1.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"family": "weibull"}, {"shape": 0.0}, {"shape": np.nan}, {"location": np.inf}, {"gamma": -1.0}]
+)
 def test_an_impossible_curve_is_refused(wrong):
     with pytest.raises(DataError, match="win curve"):
         WinCurve(**{"location": 0.0, "shape": 1.0, **wrong})

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
+from bidml.blueprint import WinFamily
 from bidml.pricing import (
     WinCurve,
     bid_in_ticks_cpm,
@@ -25,10 +26,15 @@ N = 300
 GRID = np.linspace(1e-3, 1.0, 2_000)
 
 
-@pytest.fixture(scope="module")
-def auctions() -> tuple[np.ndarray, WinCurve]:
+@pytest.fixture(scope="module", params=WinFamily)
+def auctions(request) -> tuple[np.ndarray, WinCurve]:
     rng = np.random.default_rng(31)
-    curve = WinCurve(rng.uniform(-2.0, 2.0, N), rng.uniform(0.5, 12.0, N), np.exp(rng.normal(0.0, 0.5, N)))
+    curve = WinCurve(
+        rng.uniform(-2.0, 2.0, N),
+        rng.uniform(0.5, 12.0, N),
+        np.exp(rng.normal(0.0, 0.5, N)),
+        request.param,
+    )
     return np.exp(curve.location + rng.normal(0.3, 1.0, N)), curve
 
 

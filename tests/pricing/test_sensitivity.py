@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
-from scipy.special import expit, logit
+from scipy.special import expit, logit, ndtr
 
+from bidml.blueprint import WinFamily
 from bidml.pricing import (
     WinCurve,
     explore,
@@ -20,10 +23,12 @@ N = 500
 STEP = 1e-5
 
 
-@pytest.fixture(scope="module", params=[1.0, 0.5, 3.0], ids=lambda gamma: f"gamma={gamma}")
+@pytest.fixture(scope="module", params=list(product(WinFamily, [1.0, 0.5, 3.0])), ids=str)
 def auctions(request) -> tuple[np.ndarray, WinCurve]:
     rng = np.random.default_rng(41)
-    curve = WinCurve(rng.uniform(-2.0, 2.0, N), rng.uniform(0.8, 8.0, N), request.param)
+    family, gamma = request.param
+    spread = 1.0 if family is WinFamily.LOG_LOGISTIC else np.pi / np.sqrt(3.0)  # of ln price, at one shape
+    curve = WinCurve(rng.uniform(-2.0, 2.0, N), rng.uniform(0.8, 8.0, N) / spread, gamma, family)
     return np.exp(curve.location + rng.normal(0.4, 0.8, N)), curve
 
 
@@ -34,13 +39,13 @@ def slope(bid_of) -> np.ndarray:
 
 def test_the_derivatives_of_the_bid(auctions):
     value, curve = auctions
-    m, k, gamma = curve.location, curve.shape, curve.gamma
+    m, k, gamma, family = curve.location, curve.shape, curve.gamma, curve.family
     found = sensitivity(value, curve)
     bid = first_price_optimum_cpm(value, curve)
     np.testing.assert_allclose(found.shading_factor, bid / value, rtol=1e-10)
     moved = {
-        "by_location": lambda e: first_price_optimum_cpm(value, WinCurve(m + e, k, gamma)),
-        "by_log_shape": lambda e: first_price_optimum_cpm(value, WinCurve(m, k * np.exp(e), gamma)),
+        "by_location": lambda e: first_price_optimum_cpm(value, WinCurve(m + e, k, gamma, family)),
+        "by_log_shape": lambda e: first_price_optimum_cpm(value, WinCurve(m, k * np.exp(e), gamma, family)),
         "by_log_value": lambda e: first_price_optimum_cpm(value * np.exp(e), curve),
     }
     for name, bid_of in moved.items():
@@ -78,6 +83,7 @@ def test_the_predicted_loss_is_the_real_one(auctions, error):
         curve.location + error.get("location", 0.0),
         curve.shape * np.exp(error.get("log_shape", 0.0)),
         curve.gamma,
+        curve.family,
     )
 
     def earned(bid):
@@ -101,7 +107,7 @@ def test_random_errors_and_exploration_cost_what_is_said(auctions):
     rng, sigma = np.random.default_rng(5), 0.1
     best = np.tile(first_price_optimum_cpm(value, curve), 40)
     wide, values = (
-        WinCurve(*(np.tile(x, 40) for x in (curve.location, curve.shape, curve.gamma))),
+        WinCurve(*(np.tile(x, 40) for x in (curve.location, curve.shape, curve.gamma)), curve.family),
         np.tile(value, 40),
     )
     bids, _ = explore(best, rng, sigma, 0.5)
@@ -111,12 +117,16 @@ def test_random_errors_and_exploration_cost_what_is_said(auctions):
     assert predicted == pytest.approx(real, rel=0.25)
 
 
-def test_an_uncertain_curve_is_the_mean_curve():
+@pytest.mark.parametrize(
+    ("family", "cdf", "unit"), [("log_logistic", expit, 1.0), ("log_normal", ndtr, (np.pi / 8.0) ** 0.5)]
+)
+def test_an_uncertain_curve_is_the_mean_curve(family, cdf, unit):
+    """`unit`: of z, what moves the log-odds at the median by 1."""
     rng, tau = np.random.default_rng(6), 0.8
-    curve = WinCurve(0.0, 3.0)
-    noise = tau * rng.normal(size=400_000)
+    curve = WinCurve(0.0, 3.0, family=family)
+    noise = tau * unit * rng.normal(size=400_000)
     for bid in (0.5, 1.0, 2.0):
-        mean = expit(3.0 * np.log(bid) + noise).mean()
+        mean = cdf(3.0 * np.log(bid) + noise).mean()
         assert uncertain_curve(curve, tau).win_rate(bid)[0] == pytest.approx(mean, abs=0.005)
     assert uncertain_curve(curve, 0.0).shape == curve.shape
     assert optimal_bid_cpm(2.0, uncertain_curve(curve, 3.0)) != optimal_bid_cpm(2.0, curve)

@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 from decisions import artifact_of
 
-from bidml.blueprint import Blueprint, Calibration, CtrBlueprint, Head, Lookup, WinBlueprint
+from bidml.blueprint import Blueprint, Calibration, CtrBlueprint, Head, Lookup, WinBlueprint, WinFamily
 from bidml.contract import Feature, FeatureKind, FeatureSpec
 from bidml.metadata import TOLERANCE, difference, expected_names
 from bidml.oracle import evaluate
@@ -21,13 +21,14 @@ _MARGINS = {
 }
 
 
+@pytest.mark.parametrize("family", WinFamily)
 @pytest.mark.parametrize("value_per_click", [2.0, 1e-300, 1e6])
 @pytest.mark.parametrize("slope_scale", [1e-4, 1.0, 900.0])
 @pytest.mark.parametrize(
     "calibration", [Calibration(1.0, 1.0, -0.75), Calibration(0.8, 0.8, 0.5), Calibration(1.1, 0.7, 0.1)]
 )
 def test_every_curve_is_priced_as_the_oracle_does(
-    value_per_click: float, slope_scale: float, calibration: Calibration
+    value_per_click: float, slope_scale: float, calibration: Calibration, family: WinFamily
 ) -> None:
     """Shapes from 1e-8 to 1e5, locations far from any price, values down to where doubles end."""
     spec = FeatureSpec(tuple(Feature(name, FeatureKind.CATEGORY, f"ext.{name}") for name in _MARGINS))
@@ -35,7 +36,7 @@ def test_every_curve_is_priced_as_the_oracle_does(
         name: Head((), None, (Lookup(name, tuple(map(str, range(len(x)))), array("d", x), 0.0),))
         for name, x in _MARGINS.items()
     }
-    win = WinBlueprint(heads["location"], heads["log_slope"], 0.5, slope_scale, 0.125, 1.3)
+    win = WinBlueprint(heads["location"], heads["log_slope"], 0.5, slope_scale, 0.125, 1.3, family=family)
     blueprint = Blueprint(spec, CtrBlueprint(heads["ctr"], calibration), win, "USD")
     rows = list(product(*(map(str, range(len(x))) for x in _MARGINS.values())))
     columns = dict(zip(_MARGINS, map(list, zip(*rows, strict=True)), strict=True)) | {

@@ -299,6 +299,8 @@ def test_metadata_that_is_not_canonical_json_is_refused(key: str, text: str) -> 
         (METADATA_PRICE, {"unit": "micros"}),
         (METADATA_PRICE, {"default_auction_type": 3}), (METADATA_PRICE, {"default_auction_type": True}),
         (METADATA_PRICE, {"gamma": 2.0}), (METADATA_PRICE, {"more": 1}),
+        (METADATA_PRICE, {"family": "log_normal"}), (METADATA_PRICE, {"family": "log_logistic"}),
+        (METADATA_PRICE, {"family": "weibull"}), (METADATA_PRICE, {"family": None}), (METADATA_PRICE, {"family": []}),
         (METADATA_SPEC, {"features": []}), (METADATA_SPEC, {"features": {}}), (METADATA_SPEC, {"features": "abc"}),
         (METADATA_SPEC, {"features": [None]}), (METADATA_SPEC, {"features": [{"name": "x"}]}),
         (METADATA_SPEC, {"features": [{"name": [], "kind": {}, "source": 1}]}),
