@@ -100,6 +100,7 @@ def contenders(segment: str) -> list[Contender]:
         bidml_curve("bidml, global slope", slope="global"),
         bidml_curve("bidml, no base", base="none"),
         bidml_curve("bidml, no Dagum", calibration="none"),
+        bidml_curve("bidml, log-normal", family="log_normal"),
         Contender("bidml, wins and losses only", closed_log, ours=True, needs_prices=True, variant=True),
         Contender(
             "LR in log bid", _of(lambda spec, seed: LogisticWinRate(spec), ClosedForm), outcomes_only=True

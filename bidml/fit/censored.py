@@ -9,18 +9,20 @@ because M > t, contributes
 
 with δ = eᵃ (ln upper − ln lower). It is the identity σ(u) − σ(l) = σ(u) σ(−l) (1 − e^{l − u}) of the logistic: an exact
 price is one win and one loss at the same bid, plus a Jacobian (a − ln M, of which ln M is constant and kept in `nll`).
-Truncation at the lower bound of a win cancels its second term, as it must.
+Truncation at the lower bound of a win cancels its second term, as it must. `censored_normal` has the log-normal's.
 """
 
 from __future__ import annotations
 
-from math import log
+from math import log, pi, sqrt
 from typing import Final, NamedTuple
 
 import numpy as np
 from scipy.special import expit
 
+from bidml.blueprint import WinFamily
 from bidml.contract import MAX_ABS_WIN_LOGIT, MAX_LOG_SLOPE, MIN_LOG_SLOPE
+from bidml.fit import censored_normal as normal
 from bidml.fit.crew import ALONE, Crew, mean, total
 from bidml.fit.observations import Doubles, MarketPriceObservations
 
@@ -45,8 +47,8 @@ class Derivatives(NamedTuple):
 class CensoredLikelihood:
     """The likelihood of observations, prepared once: logarithms of the bounds, relative to the reference bid.
 
-    With a `crew` the observations are this rank's, and means and steps are those of all ranks. Rows are taken in blocks
-    that stay in a core's cache, which changes no bit of what a row gets.
+    `family`: of the market price. With a `crew` the observations are this rank's, and means and steps are those of
+    all ranks. Rows are taken in blocks that stay in a core's cache, which changes no bit of what a row gets.
     """
 
     def __init__(
@@ -54,13 +56,23 @@ class CensoredLikelihood:
         observations: MarketPriceObservations,
         *,
         reference_log_bid_cpm: float,
+        family: WinFamily = WinFamily.LOG_LOGISTIC,
         crew: Crew = ALONE,
     ) -> None:
         self.crew = crew
+        self.family = family
+        block = _NormalBlock if family is WinFamily.LOG_NORMAL else _Block
         self.n_rows = len(observations)
         self.weight = observations.weight
         slices = [slice(i, i + _BLOCK_ROWS) for i in range(0, self.n_rows, _BLOCK_ROWS)]
-        self._blocks = [(rows, _Block(observations, rows, reference_log_bid_cpm)) for rows in slices]
+        self._blocks = [(rows, block(observations, rows, reference_log_bid_cpm)) for rows in slices]
+
+    def unit(self, a: float) -> float:
+        """What of ln price, at log-slope `a`, moves log-odds by about 1: steps and priors are measured in it.
+
+        Two curves of one spread have one unit.
+        """
+        return float(np.exp(-a)) * (sqrt(3.0) / pi if self.family is WinFamily.LOG_NORMAL else 1.0)
 
     def nll(self, beta: Doubles, a: Doubles) -> Doubles:
         """−ln likelihood of each row (n,), not weighted; for exact prices of the density per CPM."""
@@ -177,6 +189,72 @@ class _Block:
             w * np.maximum(ha, MIN_CURVATURE_SLOPE),
             w * k * cross,
         )
+
+
+class _NormalBlock(_Block):
+    """The same of a log-normal market price."""
+
+    def __init__(
+        self, observations: MarketPriceObservations, rows: slice, reference_log_bid_cpm: float
+    ) -> None:
+        super().__init__(observations, rows, reference_log_bid_cpm)
+        is_upper, is_lower = np.zeros((2, self.n_rows), dtype=bool)
+        is_upper[self._upper], is_lower[self._lower] = True, True
+        log_upper, log_lower = np.zeros((2, self.n_rows))
+        log_upper[self._upper], log_lower[self._lower] = self._log_upper, self._log_lower
+        at = np.flatnonzero(self._exact)
+        won, lost = np.flatnonzero(is_upper & ~is_lower), np.flatnonzero(is_lower & ~is_upper)
+        self._at, self._won, self._lost = (at, log_upper[at]), (won, log_upper[won]), (lost, log_lower[lost])
+        self._log_middle = log_lower[self._interval] + 0.5 * self._log_width
+
+    def nll(self, beta: Doubles, a: Doubles) -> Doubles:
+        beta, a = clamped(beta, a)
+        k = np.exp(a)
+        loss = np.where(self._exact, self._log_price - a + normal.HALF_LOG_2_PI, 0.0)
+        rows, log_bound = self._at
+        loss[rows] += 0.5 * (k[rows] * (log_bound + beta[rows])) ** 2
+        rows, log_bound = self._won
+        loss[rows] += normal.nll_below(k[rows] * (log_bound + beta[rows]))
+        rows, log_bound = self._lost
+        loss[rows] += normal.nll_below(-k[rows] * (log_bound + beta[rows]))
+        rows = self._interval
+        middle, width = k[rows] * (self._log_middle + beta[rows]), k[rows] * self._log_width
+        loss[rows] += normal.nll_between(middle, width)
+        loss[self._below] -= normal.nll_below(-k[self._below] * (self._log_below + beta[self._below]))
+        return loss
+
+    def location_derivatives(self, beta: Doubles, a: Doubles) -> tuple[Doubles, Doubles]:
+        beta, a = clamped(beta, a)
+        k = np.exp(a)
+        moves = self._moves(beta, k)
+        return self.weight * k * moves.g, self.weight * np.maximum(k * k * moves.h, MIN_CURVATURE_LOCATION)
+
+    def derivatives(self, beta: Doubles, a: Doubles) -> Derivatives:
+        beta, a = clamped(beta, a)
+        k = np.exp(a)
+        moves = self._moves(beta, k)
+        return Derivatives(
+            self.weight * k * moves.g,
+            self.weight * np.maximum(k * k * moves.h, MIN_CURVATURE_LOCATION),
+            self.weight * moves.ga,
+            self.weight * np.maximum(moves.ha, MIN_CURVATURE_SLOPE),
+            self.weight * k * moves.cross,
+        )
+
+    def _moves(self, beta: Doubles, k: Doubles) -> normal.Moves:
+        found = normal.Moves(*np.zeros((5, self.n_rows)))
+        for (rows, log_bound), moves in (
+            (self._at, normal.moves_at),
+            (self._won, normal.moves_below),
+            (self._lost, normal.moves_above),
+        ):
+            normal.add(found, rows, moves(k[rows] * (log_bound + beta[rows])))
+        rows = self._interval
+        middle, width = k[rows] * (self._log_middle + beta[rows]), k[rows] * self._log_width
+        normal.add(found, rows, normal.moves_between(middle, width))
+        rows = self._below
+        normal.add(found, rows, normal.moves_above(k[rows] * (self._log_below + beta[rows])), sign=-1.0)
+        return found
 
 
 def clamped(beta: Doubles, a: Doubles) -> tuple[Doubles, Doubles]:

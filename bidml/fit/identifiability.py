@@ -5,10 +5,12 @@ function of x shows one point of each curve. The report (SCIENCE.md 2.4, 3.3):
 
 - R² of ln b given x, out of fold: the share of the variation of our bids that x explains.
 - SE(ln k) = I^{-1/2}, I = Σ p (1 − p) k² (ln b − ĉ(x))² over win/loss rows, plus (3 + π²)/9 for each exact price (the
-  information of a logistic's log scale). ĉ(x) is the out-of-fold mean of ln b: with deviations from the overall mean
-  the error is understated tenfold where bids follow x.
-- The predicted relative regret ½ κ [(∂ ln b*/∂m)² Var m + (∂ ln b*/∂ ln k)² Var ln k], κ = k (k + 1)(1 − F), at the
-  logged bids, by segments of equal size in order of ĉ(x), each with the information it has alone.
+  information of a logistic's log scale). Of a log-normal curve: φ²/(p (1 − p)) for p (1 − p), 2 for (3 + π²)/9. ĉ(x)
+  is the out-of-fold mean of ln b: with deviations from the overall mean the error is understated tenfold where bids
+  follow x.
+- The predicted relative regret ½ κ [(∂ ln b*/∂m)² Var m + (∂ ln b*/∂ ln k)² Var ln k] (`bidml.pricing.sensitivity`; κ
+  = k (k + 1)(1 − F) of the log-logistic), at the logged bids, by segments of equal size in order of ĉ(x), each with
+  the information it has alone.
 
 Not in it: the bias of regularisation, which shrinks what the data cannot tell.
 """
@@ -22,12 +24,14 @@ from typing import Any, Final
 import lightgbm as lgb
 import numpy as np
 
+from bidml.blueprint import WinFamily
 from bidml.contract import FeatureSpec
 from bidml.features import RawColumns
 from bidml.fit.crew import ALONE, Crew, total
 from bidml.fit.encoding import Categories, Indices, OtherFolds, StepEvidence, effect_column
 from bidml.fit.observations import Doubles, MarketPriceObservations
 from bidml.pricing import WinCurve
+from bidml.pricing.family import fall_of_hazard, hazard, quantile
 
 MAX_BID_R2: Final = 0.95
 MAX_RELATIVE_REGRET: Final = 0.005
@@ -114,12 +118,20 @@ def identifiability(
     spread = float(log_bid.var())
     k, w = at.shape, seen.weight
     p = np.clip(at.win_rate(seen.bid_cpm), _SMALLEST_RATE, 1.0 - _SMALLEST_RATE)
-    fisher = w * k * k * p * (1.0 - p)
-    information_m = np.where(seen.exact, w * k * k / 3.0, fisher)
-    information_k = np.where(seen.exact, w * _EXACT_PRICE_INFORMATION, fisher * deviation**2)
-    kappa = k * (k + 1.0) * (1.0 - p)
-    dm = k * p / (k + 1.0)
-    dk = (1.0 - p * (np.log(p) - np.log1p(-p))) / (k + 1.0)
+    if at.family is WinFamily.LOG_NORMAL:
+        z = quantile(np.log(p), at.family)
+        rho, fall = hazard(z, at.family), fall_of_hazard(z, at.family)
+        fisher, of_price, of_scale = w * k * k * p * rho**2 / (1.0 - p), w * k * k, 2.0
+        odds = k * rho
+        bend = 1.0 + odds + k * fall
+        kappa, dm, dk = odds * bend, k * fall / bend, (1.0 - fall * z) / bend
+    else:
+        fisher, of_price, of_scale = w * k * k * p * (1.0 - p), w * k * k / 3.0, _EXACT_PRICE_INFORMATION
+        kappa = k * (k + 1.0) * (1.0 - p)
+        dm = k * p / (k + 1.0)
+        dk = (1.0 - p * (np.log(p) - np.log1p(-p))) / (k + 1.0)
+    information_m = np.where(seen.exact, of_price, fisher)
+    information_k = np.where(seen.exact, w * of_scale, fisher * deviation**2)
     regret = []
     for segment in np.array_split(np.argsort(center, kind="stable"), min(_SEGMENTS, len(rows))):
         var_m = share / max(float(information_m[segment].sum()), 1e-12)

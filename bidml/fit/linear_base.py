@@ -89,7 +89,7 @@ def fit_linear_base(
     n = likelihood.n_rows
     crew = likelihood.crew
     groups = _groups(features, numbers, log_bid_cpm, crew)
-    model = MixedModel(groups, intercept=b, n_rows=n, unit=float(np.exp(-a)))
+    model = MixedModel(groups, intercept=b, n_rows=n, unit=likelihood.unit(a))
     slope_groups = [Group(f.codes, f.n_codes, crew=crew) for f in features] if slopes_differ else []
     slope = MixedModel(slope_groups, intercept=a, n_rows=n, largest_sd=_LARGEST_SLOPE_SD)
 

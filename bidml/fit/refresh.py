@@ -28,7 +28,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import expit
 
-from bidml.blueprint import CtrBlueprint, Head, LocationUnit, WinBlueprint
+from bidml.blueprint import CtrBlueprint, Head, LocationUnit, WinBlueprint, WinFamily
 from bidml.contract import FeatureSpec
 from bidml.errors import ConfigError
 from bidml.features import Doubles, RawColumns, TreeArrays, encode, margins, raw_columns
@@ -142,7 +142,7 @@ def refresh_win_curve(
     columns, told = taught(X, y, spec)
     check_teachable(told)
     reference = champion.reference_log_bid_cpm
-    likelihood = CensoredLikelihood(told, reference_log_bid_cpm=reference)
+    likelihood = CensoredLikelihood(told, reference_log_bid_cpm=reference, family=champion.family)
     beta, a = margins(columns, champion.location), margins(columns, champion.log_slope)
     shift_beta = shift_a = 0.0
     for _ in range(_LEVEL_STEPS):
@@ -151,7 +151,8 @@ def refresh_win_curve(
     slope = replace(champion.log_slope, intercept=champion.log_slope.intercept + shift_a)
     location = replace(champion.location, intercept=champion.location.intercept + shift_beta)
     a = a + shift_a
-    unit = float(np.exp(2.0 * np.mean(a))) / 4.0  # the curvature in β of a coin's outcome
+    of_coin = 2.0 / np.pi if champion.family is WinFamily.LOG_NORMAL else 0.25
+    unit = float(np.exp(2.0 * np.mean(a))) * of_coin  # the curvature in β of a coin's outcome
 
     def evidence(s: Doubles) -> tuple[Doubles, Doubles]:
         return likelihood.location_derivatives(s, a)
@@ -159,7 +160,7 @@ def refresh_win_curve(
     location, beta = moved_leaves(
         location, columns, beta + shift_beta, evidence, learning_rate=learning_rate, prior=prior * unit
     )
-    shape = fit_dagum(told, beta, a, reference_log_bid_cpm=reference)
+    shape = fit_dagum(told, beta, a, reference_log_bid_cpm=reference, family=champion.family)
     return replace(
         champion,
         location=location,

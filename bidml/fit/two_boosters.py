@@ -112,7 +112,7 @@ def boost(
     """
     crew = train.likelihood.crew
     data, held_out_data = _datasets(train, held_out)
-    unit = float(np.exp(-mean(crew, train.a)))  # of ln price: what moves the log-odds by 1
+    unit = train.likelihood.unit(mean(crew, train.a))
     params = [_location_params(sizes, unit, seed, n_threads) | crew.network]
     if boosted_slope:
         params.append(_slope_params(sizes, seed + 1, n_threads) | crew.network)

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from bidml.blueprint import Column, Head
+from bidml.blueprint import Column, Head, WinFamily
 from bidml.contract import FeatureSpec
 from bidml.features import RawColumns, encode
 from bidml.fit.binned_numbers import BinnedNumber
@@ -63,10 +63,13 @@ def fit_win_inputs(
     folds: Indices,
     has_terms: bool,
     slopes_differ: bool,
+    family: WinFamily = WinFamily.LOG_LOGISTIC,
     crew: Crew = ALONE,
 ) -> WinInputs:
     """Fits base and columns on the rows of `raw`, `observations` and `folds` (n,)."""
-    likelihood = CensoredLikelihood(observations, reference_log_bid_cpm=reference_log_bid_cpm, crew=crew)
+    likelihood = CensoredLikelihood(
+        observations, reference_log_bid_cpm=reference_log_bid_cpm, family=family, crew=crew
+    )
     n = likelihood.n_rows
     categories = [
         Categories.of(feature.name, raw[feature.name], min_count=_MIN_COUNT, crew=crew)

@@ -1,10 +1,10 @@
 """The win curve: P(win | bid, x), fitted to whatever the exchanges tell, exported as it is.
 
-A log-logistic market price: F(b | x) = σ(k(x) (ln b − m(x))), trained on one censored likelihood (`censored`), with a
-linear part for the categories (`linear_base`), two LightGBM boosters (`two_boosters`) and three held-out numbers for
-what the family misses (`dagum`). Monotone in the bid by construction. Why not a classifier with the bid as a feature:
-at equal log loss it earns 1 to 2 points less of the attainable surplus, and it collapses where bids vary little
-(SCIENCE.md 0, 2.4). docs/win_curve.md tells which feedback means what.
+A log-logistic or log-normal market price: F(b | x) = G(k(x) (ln b − m(x))), G = σ or Φ, trained on one censored
+likelihood (`censored`), with a linear part for the categories (`linear_base`), two LightGBM boosters (`two_boosters`)
+and three held-out numbers for what the family misses (`dagum`). Monotone in the bid by construction. Why not a
+classifier with the bid as a feature: at equal log loss it earns 1 to 2 points less of the attainable surplus, and it
+collapses where bids vary little (SCIENCE.md 0, 2.4). docs/win_curve.md tells which feedback means what.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from bidml.blueprint import Head, LocationUnit, WinBlueprint
+from bidml.blueprint import Head, LocationUnit, WinBlueprint, WinFamily
 from bidml.contract import MAX_LOG_SLOPE, MIN_LOG_SLOPE, FeatureSpec
 from bidml.errors import ConfigError, DataError
 from bidml.features import RawColumns, margins, raw_columns
@@ -47,10 +47,10 @@ class FallbackWarning(UserWarning):
 class WinRateModel(BaseEstimator):  # type: ignore[misc]
     """The market price's distribution given the features of an auction.
 
-    `slope`: weights of categories and "boosted" trees for ln k, or one "global" k. `base`: "linear" weights of
-    categories before the trees, or "none". `calibration`: "dagum" on held-out rows, or "none". Sizes default to what
-    serves in about a microsecond. `validation_fraction` of the rows choose the rounds and the calibration; with
-    `refit` the trees are then grown again on all rows.
+    `family`: "log_logistic", or "log_normal". `slope`: weights of categories and "boosted" trees for ln k, or one
+    "global" k. `base`: "linear" weights of categories before the trees, or "none". `calibration`: "dagum" on held-out
+    rows (of both families), or "none". Sizes default to what serves in about a microsecond. `validation_fraction` of
+    the rows choose the rounds and the calibration; with `refit` the trees are then grown again on all rows.
 
     After `fit`: `identifiability_`, `n_rounds_`, `held_out_nll_`, `n_rows_`, `blueprint_`.
     """
@@ -59,6 +59,7 @@ class WinRateModel(BaseEstimator):  # type: ignore[misc]
         self,
         spec: FeatureSpec,
         *,
+        family: str = "log_logistic",
         slope: str = "boosted",
         base: str = "linear",
         calibration: str = "dagum",
@@ -76,6 +77,7 @@ class WinRateModel(BaseEstimator):  # type: ignore[misc]
         n_jobs: int = 2,
     ) -> None:
         self.spec = spec
+        self.family = family
         self.slope = slope
         self.base = base
         self.calibration = calibration
@@ -121,7 +123,9 @@ class WinRateModel(BaseEstimator):  # type: ignore[misc]
             inputs, boosted, dagum = self._fit_trees(columns, y, folds, rng, crew)
             self.held_out_nll_ = boosted.held_out_nll
         self.n_rounds_ = 0 if boosted is None else boosted.n_rounds
-        self.blueprint_ = _blueprint(inputs, boosted, dagum, self.reference_log_bid_cpm_)
+        self.blueprint_ = _blueprint(
+            inputs, boosted, dagum, self.reference_log_bid_cpm_, WinFamily(self.family)
+        )
         curve = curve_of(self.blueprint_, columns)
         _warn_at_the_bounds(curve)
         self.identifiability_: Identifiability = identifiability(
@@ -168,6 +172,7 @@ class WinRateModel(BaseEstimator):  # type: ignore[misc]
             folds=folds,
             has_terms=self.base == "linear",
             slopes_differ=slopes_differ,
+            family=WinFamily(self.family),
             crew=crew,
         )
 
@@ -183,18 +188,22 @@ class WinRateModel(BaseEstimator):  # type: ignore[misc]
         order = rng.permutation(len(y))
         n_held_out = max(1, round(self.validation_fraction * len(y)))
         held_out, train = np.sort(order[:n_held_out]), np.sort(order[n_held_out:])
-        differ = self.slope == "boosted"
+        differ, family = self.slope == "boosted", WinFamily(self.family)
         inputs = self._inputs(_take(columns, train), y.take(train), folds[train], crew, slopes_differ=differ)
         seen = y.take(held_out)
         rows = inputs.rows(
             _take(columns, held_out),
-            CensoredLikelihood(seen, reference_log_bid_cpm=self.reference_log_bid_cpm_, crew=crew),
+            CensoredLikelihood(
+                seen, reference_log_bid_cpm=self.reference_log_bid_cpm_, family=family, crew=crew
+            ),
         )
         boosted = self._boost(inputs.training, rows, self.n_location_trees)
         dagum = Dagum()
         if self.calibration == "dagum":
             beta, a = boosted.heads(rows)
-            dagum = fit_dagum(seen, beta, a, reference_log_bid_cpm=self.reference_log_bid_cpm_, crew=crew)
+            dagum = fit_dagum(
+                seen, beta, a, reference_log_bid_cpm=self.reference_log_bid_cpm_, family=family, crew=crew
+            )
         if self.refit:
             inputs = self._inputs(columns, y, folds, crew, slopes_differ=differ)
             again = self._boost(inputs.training, None, boosted.n_rounds)
@@ -227,6 +236,7 @@ class WinRateModel(BaseEstimator):  # type: ignore[misc]
 
     def _check_options(self) -> None:
         for name, known in (
+            ("family", tuple(map(str, WinFamily))),
             ("slope", ("boosted", "global")),
             ("base", ("linear", "none")),
             ("calibration", ("dagum", "none")),
@@ -299,7 +309,11 @@ def reference_log_bid_cpm(y: MarketPriceObservations, crew: Crew = ALONE) -> flo
 
 
 def _blueprint(
-    inputs: WinInputs, boosted: BoostedHeads | None, dagum: Dagum, reference_log_bid_cpm: float
+    inputs: WinInputs,
+    boosted: BoostedHeads | None,
+    dagum: Dagum,
+    reference_log_bid_cpm: float,
+    family: WinFamily,
 ) -> WinBlueprint:
     terms, slope_terms = (inputs.base.terms, inputs.base.slope_terms) if inputs.has_terms else ((), ())
     shift_beta, shift_a = (boosted.shift_beta, boosted.shift_a) if boosted else (0.0, 0.0)
@@ -320,6 +334,7 @@ def _blueprint(
         dagum.logit_shift,
         dagum.gamma,
         LocationUnit.LOG_PRICE,
+        family,
     )
 
 
@@ -332,7 +347,7 @@ def curve_of(blueprint: WinBlueprint, columns: RawColumns) -> WinCurve:
     else:
         distance = (blueprint.slope_scale * beta + blueprint.logit_shift) / k
     location = blueprint.reference_log_bid_cpm - distance
-    return WinCurve(location, k, np.full(len(k), blueprint.gamma))
+    return WinCurve(location, k, np.full(len(k), blueprint.gamma), blueprint.family)
 
 
 def _warn_at_the_bounds(curve: WinCurve) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from bidml.blueprint import WinFamily
 from bidml.contract import AuctionType, FeatureSpec
 from bidml.errors import ConfigError
 from bidml.fit.maturity import window_seconds
@@ -101,6 +102,7 @@ class CvrConfig(_Section):
 class WinConfig(_Section):
     """See `bidml.fit.WinRateModel`."""
 
+    family: WinFamily = WinFamily.LOG_LOGISTIC
     slope: str = "boosted"
     base: str = "linear"
 
@@ -167,6 +169,10 @@ class TrainConfig(_Section):
         for where in ("path", "test_path"):
             del document["log"][where]
         del document["n_threads"]
+        if (
+            self.win.family is WinFamily.LOG_LOGISTIC
+        ):  # artifacts keep the bytes they had before there were others
+            del document["win"]["family"]
         return document
 
 

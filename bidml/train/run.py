@@ -165,6 +165,7 @@ def _fit_wins(
         return refresh_win_curve(champion, log, seen, spec=data.spec)
     model = WinRateModel(
         data.spec,
+        family=config.win.family,
         slope=config.win.slope,
         base=config.win.base,
         random_state=config.random_state,

@@ -140,7 +140,13 @@ def test_weights_undo_sampled_losses(train: World, test: World) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"slope": "global"}, {"base": "none"}, {"calibration": "none"}, {"refit": False}],
+    [
+        {"slope": "global"},
+        {"base": "none"},
+        {"calibration": "none"},
+        {"refit": False},
+        {"family": "log_normal"},
+    ],
     ids=lambda options: "-".join(options),
 )
 def test_every_option_fits(train: World, test: World, options: dict[str, object]) -> None:
@@ -149,6 +155,7 @@ def test_every_option_fits(train: World, test: World, options: dict[str, object]
     win = model.to_blueprint()
     assert (win.log_slope.trees is None) == ("slope" in options)
     assert bool(win.location.terms) == ("base" not in options)
+    assert win.family == options.get("family", "log_logistic")
     assert ((win.slope_scale, win.logit_shift, win.gamma) == (1.0, 0.0, 1.0)) == ("calibration" in options)
     assert test.surplus_of_oracle(model.predict_curve(test.X))[0] > 0.95
 
@@ -222,7 +229,13 @@ def test_clone_and_parameters() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"slope": "linear"}, {"base": None}, {"calibration": "isotonic"}, {"validation_fraction": 1.0}],
+    [
+        {"family": "weibull"},
+        {"slope": "linear"},
+        {"base": None},
+        {"calibration": "isotonic"},
+        {"validation_fraction": 1.0},
+    ],
 )
 def test_unknown_options_are_refused(options: dict[str, object]) -> None:
     """A `ConfigError` that names the option."""

@@ -46,6 +46,7 @@ def test_the_documented_defaults_are_the_defaults() -> None:
         ({"models": ["cvr"]}, "models"),
         ({"currency": "usd"}, "currency"),
         ({"n_threads": 0}, "n_threads"),
+        ({"win": {"family": "weibull"}}, r"win\.family"),
         ({"pricing": {"value_per_click": -1.0}}, r"pricing\.value_per_click"),
     ],
 )
@@ -107,6 +108,9 @@ def test_provenance_has_no_place_and_no_thread_count() -> None:
     )
     assert one.provenance() == other.provenance()
     assert parse_config(MINIMAL | {"random_state": 1}).provenance() != one.provenance()
+    assert "family" not in one.provenance()["win"]  # as before there was one
+    log_normal = parse_config(MINIMAL | {"win": {"family": "log_normal"}})
+    assert log_normal.provenance()["win"]["family"] == "log_normal"
 
 
 @pytest.mark.parametrize("name", ["ipinyou_2259", "kddcup2012"])
