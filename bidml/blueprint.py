@@ -116,15 +116,36 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
+class Knots:
+    """An increasing broken line through (x[i], y[i]), of slope 1 before the first knot and behind the last one.
+
+    Arrays d, (n_knots,): log-odds, both strictly rising; two knots at least.
+    """
+
+    x: array[float]
+    y: array[float]
+
+    @property
+    def lines(self) -> tuple[array[float], array[float], array[float]]:
+        """(x, y, slope), arrays d, (n_knots + 1,): a point of each line and its slope. Line i is where i knots lie at
+        or below."""
+        x, y, n = self.x, self.y, len(self.x)
+        rises = [(y[i + 1] - y[i]) / (x[i + 1] - x[i]) for i in range(n - 1)]
+        return x[:1] + x, y[:1] + y, array("d", [1.0, *rises, 1.0])
+
+
+@dataclass(frozen=True, slots=True)
 class Calibration:
     """Beta calibration of log-odds s: `positive·ln σ(s) − negative·ln σ(−s) + shift` (Kull et al. 2017).
 
-    positive = negative is Platt's affine map; (1, 1, 0) is the identity. Weights are ≥ 0: the map is monotone.
+    positive = negative is Platt's affine map; (1, 1, 0) is the identity. Weights are ≥ 0: the map is monotone. With
+    `knots`, what comes before the shift goes through their broken line first.
     """
 
     positive: float = 1.0
     negative: float = 1.0
     shift: float = 0.0
+    knots: Knots | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from bidml.blueprint import (
     Column,
     CtrBlueprint,
     Head,
+    Knots,
     Lookup,
     NodeMode,
     Rewrite,
@@ -30,6 +31,7 @@ from bidml.contract import (
     MAX_COLUMNS,
     MAX_DEPTH,
     MAX_KEYS,
+    MAX_KNOTS,
     MAX_NODES,
     MAX_TREES,
     UNMATCHABLE,
@@ -47,6 +49,8 @@ MAX_ABS_PARAMETER: Final = 1e6
 MAX_ABS_LOG_BID: Final = 100.0
 MIN_FACTOR: Final = 1e-3  # of slope_scale and gamma: inside [MIN, MAX] no price formula overflows
 MAX_FACTOR: Final = 1e3
+MIN_SLOPE: Final = 1.0 / 32.0  # of a calibration's lines
+MAX_SLOPE: Final = 32.0
 
 _TYPECODES: Final = {
     "roots": "q", "column": "q", "mode": "B", "threshold": "d", "true_child": "q", "false_child": "q",
@@ -138,6 +142,41 @@ class _Checker:
         self.within(f"{calibration}.positive", found.positive, 0.0, most)
         self.within(f"{calibration}.negative", found.negative, 0.0, most)
         self.within(f"{calibration}.shift", found.shift, -most, most)
+        if found.knots is not None:
+            self._knots(f"{calibration}.knots", found.knots)
+
+    def _knots(self, name: str, knots: Knots) -> None:
+        x, y, remedy = knots.x, knots.y, "fit the calibration again"
+        self.demand(
+            all(isinstance(values, array) and values.typecode == "d" for values in (x, y)),
+            f"{name} are arrays d",
+            (type(x), type(y)),
+            remedy,
+        )
+        self.demand(
+            2 <= len(x) <= MAX_KNOTS and len(x) == len(y),
+            f"{name} are 2 to {MAX_KNOTS}, with as many x as y",
+            (len(x), len(y)),
+            remedy,
+        )
+        self.demand(
+            _all_within(x, MAX_ABS_PARAMETER) and _all_within(y, MAX_ABS_PARAMETER),
+            f"{name} are numbers from {-MAX_ABS_PARAMETER:g} to {MAX_ABS_PARAMETER:g}",
+            "another, or NaN",
+            remedy,
+        )
+        self.demand(
+            all(map(operator.lt, x, x[1:])),
+            f"the x of {name} rise",
+            (after for before, after in pairwise(x) if not before < after),
+            remedy,
+        )
+        self.demand(
+            all(MIN_SLOPE <= slope <= MAX_SLOPE for slope in knots.lines[2]),
+            f"a line of {name} has a slope from {MIN_SLOPE:g} to {MAX_SLOPE:g}",
+            (slope for slope in knots.lines[2] if not MIN_SLOPE <= slope <= MAX_SLOPE),
+            remedy,
+        )
 
     def head(self, name: str, head: Head) -> None:
         self.within(f"{name}.intercept", head.intercept, -MAX_ABS_PARAMETER, MAX_ABS_PARAMETER)

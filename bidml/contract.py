@@ -50,6 +50,7 @@ MAX_NODES: Final = 4_000_000
 MAX_KEYS: Final = 4_000_000
 MAX_DEPTH: Final = 512
 MAX_ABS_LEAF: Final = 1e6
+MAX_KNOTS: Final = 64  # of a calibration
 MAX_DEALS: Final = 32  # of an impression's list that are looked at, and of a line item
 
 # What the extractor reports for text that no key can equal: longer than any key, or not Unicode.

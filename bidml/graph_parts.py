@@ -107,6 +107,16 @@ class GraphBuilder:
         name = f"constant.{value!r}"
         return name if name in self.initializers else self.number(name, value)
 
+    def row(self, name: str, values: array[float]) -> str:
+        """The same `values` beside every row: shape (1, n)."""
+        self.initializers[name] = Tensor(DOUBLE, (1, len(values)), values)
+        return name
+
+    def ones(self, name: str, n: int) -> str:
+        """A column of ones, shape (n, 1): what a product with it adds up."""
+        self.initializers[name] = Tensor(DOUBLE, (n, 1), array("d", [1.0]) * n)
+        return name
+
     def filled(self, name: str, value: float) -> str:
         """`value` in every row: shape (N, 1)."""
         self.initializers[f"{name}.value"] = Tensor(DOUBLE, (1, 1), array("d", [value]))

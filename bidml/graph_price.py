@@ -5,9 +5,11 @@ The same operations in the same order as `native/price.h` and `pricing/bid.py`.
 
 from __future__ import annotations
 
+from array import array
+from math import inf
 from typing import Final
 
-from bidml.blueprint import Calibration, LocationUnit, WinBlueprint, WinFamily
+from bidml.blueprint import Calibration, Knots, LocationUnit, WinBlueprint, WinFamily
 from bidml.contract import HALLEY_STEPS, MAX_ABS_WIN_LOGIT, MAX_LOG_SLOPE, MIN_LOG_SLOPE, AuctionType
 from bidml.graph_log_normal import add_log_normal_cdf, add_log_normal_optimum
 from bidml.graph_parts import GraphBuilder
@@ -18,13 +20,20 @@ LOG_PRICE_NODE: Final = "win.shift_of_location"
 
 
 def calibrated(b: GraphBuilder, calibration: Calibration, log_odds: str, *, name: str = "calibration") -> str:
-    """Adds `positive·ln σ(s) − negative·ln σ(−s) + shift`: affine for equal weights, nothing for identity."""
-    positive, negative, shift = calibration.positive, calibration.negative, calibration.shift
-    if (positive, negative, shift) == (1.0, 1.0, 0.0):
+    """Adds `positive·ln σ(s) − negative·ln σ(−s) + shift`: affine for equal weights, nothing for identity; with knots,
+    their broken line before the shift."""
+    if calibration == Calibration():
         return log_odds
+    found = _weighted(b, name, calibration, log_odds)
+    if calibration.knots is not None:
+        found = _bent(b, f"{name}.knots", calibration.knots, found)
+    return b.add("Add", f"{name}.log_odds", found, b.number(f"{name}.shift", calibration.shift))
+
+
+def _weighted(b: GraphBuilder, name: str, calibration: Calibration, log_odds: str) -> str:
+    positive, negative = calibration.positive, calibration.negative
     if positive == negative:
-        scaled = b.add("Mul", f"{name}.scaled", b.number(f"{name}.positive", positive), log_odds)
-        return b.add("Add", f"{name}.log_odds", scaled, b.number(f"{name}.shift", shift))
+        return b.add("Mul", f"{name}.scaled", b.number(f"{name}.positive", positive), log_odds)
     tail = b.add("Log", f"{name}.tail", _one_plus(b, name, _exp_minus_abs(b, name, log_odds)))
     minus = b.add("Neg", f"{name}.minus", log_odds)
     zero = b.constant(0.0)
@@ -34,8 +43,20 @@ def calibrated(b: GraphBuilder, calibration: Calibration, log_odds: str, *, name
     ln_q = b.add("Neg", f"{name}.ln_q", b.add("Add", f"{name}.minus_ln_q", if_high, tail))
     weighted_p = b.add("Mul", f"{name}.weighted_p", b.number(f"{name}.positive", positive), ln_p)
     weighted_q = b.add("Mul", f"{name}.weighted_q", b.number(f"{name}.negative", negative), ln_q)
-    weighted = b.add("Sub", f"{name}.weighted", weighted_p, weighted_q)
-    return b.add("Add", f"{name}.log_odds", weighted, b.number(f"{name}.shift", shift))
+    return b.add("Sub", f"{name}.weighted", weighted_p, weighted_q)
+
+
+def _bent(b: GraphBuilder, name: str, knots: Knots, t: str) -> str:
+    """All lines at t, (N, n_knots + 1), of which the one that holds there is kept: a sum of zeros and it, exactly."""
+    x, y, slope = knots.lines
+    begun = b.add("GreaterOrEqual", f"{name}.begun", t, b.row(f"{name}.start", array("d", [-inf]) + knots.x))
+    open_ = b.add("Less", f"{name}.open", t, b.row(f"{name}.end", knots.x + array("d", [inf])))
+    holds = b.add("And", f"{name}.holds", begun, open_)
+    distance = b.add("Sub", f"{name}.distance", t, b.row(f"{name}.x", x))
+    rise = b.add("Mul", f"{name}.rise", b.row(f"{name}.slope", slope), distance)
+    line = b.add("Add", f"{name}.line", b.row(f"{name}.y", y), rise)
+    kept = b.add("Where", f"{name}.kept", holds, line, b.constant(0.0))
+    return b.add("MatMul", f"{name}.bent", kept, b.ones(f"{name}.ones", len(x)))
 
 
 def add_sigmoid(b: GraphBuilder, x: str, *, name: str) -> str:

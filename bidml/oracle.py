@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from math import exp, inf, isnan, log, nan
 from typing import Any
@@ -18,6 +19,7 @@ from bidml.blueprint import (
     Calibration,
     Column,
     Head,
+    Knots,
     LocationUnit,
     Lookup,
     NodeMode,
@@ -181,11 +183,16 @@ def _softplus(x: float) -> float:
 
 def calibrated(calibration: Calibration, s: float) -> float:
     positive, negative, shift = calibration.positive, calibration.negative, calibration.shift
-    if (positive, negative, shift) == (1.0, 1.0, 0.0):
+    if (positive, negative, shift, calibration.knots) == (1.0, 1.0, 0.0, None):
         return s
-    if positive == negative:
-        return positive * s + shift
-    return positive * -_softplus(-s) - negative * -_softplus(s) + shift
+    t = positive * s if positive == negative else positive * -_softplus(-s) - negative * -_softplus(s)
+    return (t if calibration.knots is None else _bent(calibration.knots, t)) + shift
+
+
+def _bent(knots: Knots, t: float) -> float:
+    line = bisect_right(knots.x, t)
+    x, y, slope = (values[line] for values in knots.lines)
+    return y + slope * (t - x)
 
 
 def win_curve(win: WinBlueprint, location: float, log_slope: float) -> tuple[float, float]:

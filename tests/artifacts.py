@@ -14,6 +14,7 @@ from bidml.blueprint import (
     Column,
     CtrBlueprint,
     Head,
+    Knots,
     LocationUnit,
     Lookup,
     NodeMode,
@@ -129,6 +130,22 @@ def conversions_blueprint() -> Blueprint:
     return replace(complete_blueprint(), cvr=CtrBlueprint(head, Calibration(0.875, 1.125, -0.25)))
 
 
+CTR_KNOTS = Knots(array("d", [-6.0, -4.5, -3.0, -2.5, 0.5]), array("d", [-5.25, -4.625, -3.5, -1.5, 0.25]))
+CVR_KNOTS = Knots(array("d", [-2.5, -1.25]), array("d", [-2.75, -0.75]))
+
+
+def isotonic_blueprint() -> Blueprint:
+    """The one with a CVR model, both calibrations bent: a beta map at five knots, Platt's at two."""
+    whole = conversions_blueprint()
+    assert whole.ctr is not None
+    assert whole.cvr is not None
+    return replace(
+        whole,
+        ctr=replace(whole.ctr, calibration=replace(whole.ctr.calibration, knots=CTR_KNOTS)),
+        cvr=replace(whole.cvr, calibration=Calibration(0.875, 0.875, -0.25, CVR_KNOTS)),
+    )
+
+
 def log_price_blueprint() -> Blueprint:
     """The same with a location in ln price."""
     whole = complete_blueprint()
@@ -190,11 +207,21 @@ def _trees(draw: st.DrawFn, columns: list[Column], depth: int) -> Tree:
 
 
 @st.composite
+def knots(draw: st.DrawFn) -> Knots:
+    """Lines as steep and as flat as the bounds let them be, near enough."""
+    x, y = [draw(st.floats(-9.0, 9.0))], [draw(st.floats(-9.0, 9.0))]
+    for _ in range(draw(st.integers(1, 6))):
+        x.append(x[-1] + draw(st.floats(0.01, 4.0)))
+        y.append(y[-1] + draw(st.floats(0.04, 25.0)) * (x[-1] - x[-2]))
+    return Knots(array("d", x), array("d", y))
+
+
+@st.composite
 def blueprints(draw: st.DrawFn) -> Blueprint:
     """Any blueprint inside the bounds, small."""
     parts = draw(st.sampled_from(["both", "both", "both", "ctr", "win"]))
     weights = st.sampled_from([0.0, 0.5, 1.0, 2.0])
-    calibrations = st.builds(Calibration, weights, weights, st.floats(-3.0, 3.0))
+    calibrations = st.builds(Calibration, weights, weights, st.floats(-3.0, 3.0), st.none() | knots())
     calibration = draw(calibrations)
     win = st.builds(
         WinBlueprint,

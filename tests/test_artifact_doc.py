@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from artifacts import conversions_blueprint, log_normal_blueprint
+from artifacts import conversions_blueprint, isotonic_blueprint, log_normal_blueprint
 
 from bidml import contract
 from bidml.blueprint import Blueprint, Calibration
@@ -64,9 +64,8 @@ def test_operators_are_those_of_a_complete_file() -> None:
     whole = conversions_blueprint()
     assert whole.ctr is not None
     platt = replace(whole, ctr=replace(whole.ctr, calibration=Calibration(2.0, 2.0, 1.0)))
-    nodes = [
-        node for blueprint in (whole, platt, log_normal_blueprint()) for node in graph_of(blueprint).nodes
-    ]
+    parts = (whole, platt, log_normal_blueprint(), isotonic_blueprint())
+    nodes = [node for blueprint in parts for node in graph_of(blueprint).nodes]
     for domain, name in (("", "ai.onnx"), ("ai.onnx.ml", "ai.onnx.ml")):
         ((listed,),) = rows(rf"^\| `{re.escape(name)}` \| (.*) \|$")
         operators = sorted({node.op for node in nodes if node.domain == domain})

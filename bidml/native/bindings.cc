@@ -43,6 +43,13 @@ DecisionTypes decision_types;
 
 double number_attribute(nb::handle object, const char* name) { return nb::cast<double>(attribute(object, name)); }
 
+std::vector<double> numbers_attribute(nb::handle object, const char* name) {
+  std::vector<double> found;
+  const nb::object numbers = attribute(object, name);
+  for (nb::handle number : numbers) found.push_back(nb::cast<double>(number));
+  return found;
+}
+
 // A copy. nanobind's casters of std::string and std::vector allocate in noexcept functions: without memory they end the
 // process. Views do not allocate.
 std::string text_attribute(nb::handle object, const char* name) {
@@ -51,8 +58,10 @@ std::string text_attribute(nb::handle object, const char* name) {
 }
 
 Calibration calibration_of(nb::handle probability) {
-  const nb::object c = attribute(probability, "calibration");
-  return {number_attribute(c, "positive"), number_attribute(c, "negative"), number_attribute(c, "shift")};
+  const nb::object c = attribute(probability, "calibration"), knots = attribute(c, "knots");
+  Calibration found{number_attribute(c, "positive"), number_attribute(c, "negative"), number_attribute(c, "shift"), {}};
+  if (!knots.is_none()) found.knots = Knots(numbers_attribute(knots, "x"), numbers_attribute(knots, "y"));
+  return found;
 }
 
 // `rates`: (currency, rate) pairs

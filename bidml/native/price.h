@@ -1,7 +1,8 @@
 // The price: from the heads' margins to a bid, in double.
 //
-// pctr = σ(calibration(margin)); the win curve is log-logistic with a Dagum exponent, F(b) = σ(z)^γ with
-// z = k (ln b − m), or log-normal (log_normal.h). The first-price bid maximises (v − b) F(b): with y = k ln(b/θ) − ln(1 + γk) it is the one root of
+// pctr = σ(calibration(margin)), where `knots.h` may bend the calibration; the win curve is log-logistic with a Dagum
+// exponent, F(b) = σ(z)^γ with z = k (ln b − m), or log-normal (log_normal.h). The first-price bid maximises
+// (v − b) F(b): with y = k ln(b/θ) − ln(1 + γk) it is the one root of
 //     y + k softplus(y) = d,    d = k (ln(γ k v) − m) − (k + 1) ln(1 + γk)
 // (SCIENCE.md 3.2), and the bid is v γk/(1 + γk) σ(−y). `bidml/pricing/bid.py` is the readable twin and the ONNX
 // graph the portable one: both take Halley steps from an upper bound of the root. Here, for the curves that fits produce, two
@@ -15,6 +16,7 @@
 #include <limits>
 
 #include "elementary.h"
+#include "knots.h"
 #include "log_normal.h"
 
 namespace bidml {
@@ -43,6 +45,7 @@ constexpr int kReasons = 12;
 
 struct Calibration {
   double positive = 1.0, negative = 1.0, shift = 0.0;
+  Knots knots{};
 };
 
 struct WinParameters {
@@ -79,15 +82,24 @@ inline double sigmoid(double x) {
   return (x >= 0.0 ? 1.0 : e) / (1.0 + e);
 }
 
-inline double calibrated(const Calibration& c, double log_odds) {
-  if (c.positive == c.negative) {
-    if (c.positive == 1.0 && c.shift == 0.0) return log_odds;
-    return c.positive * log_odds + c.shift;
-  }
+// Before the shift.
+inline double weighted(const Calibration& c, double log_odds) {
+  if (c.positive == c.negative) return c.positive * log_odds;
   const double tail = softplus_of_negative_abs(log_odds);
   const double ln_p = -(std::max(-log_odds, 0.0) + tail);
   const double ln_q = -(std::max(log_odds, 0.0) + tail);
-  return c.positive * ln_p - c.negative * ln_q + c.shift;
+  return c.positive * ln_p - c.negative * ln_q;
+}
+
+// Out of line: models without knots keep their short path.
+__attribute__((noinline)) inline double calibrated_by_knots(const Calibration& c, double log_odds) {
+  return c.knots.bent(weighted(c, log_odds)) + c.shift;
+}
+
+inline double calibrated(const Calibration& c, double log_odds) {
+  if (__builtin_expect(!c.knots.empty(), 0)) return calibrated_by_knots(c, log_odds);
+  if (c.negative == 1.0 && c.positive == 1.0 && c.shift == 0.0) return log_odds;
+  return weighted(c, log_odds) + c.shift;
 }
 
 inline double win_shape(const WinParameters& w, double log_slope_margin) {

@@ -22,6 +22,7 @@ from bidml.blueprint import (
     Column,
     CtrBlueprint,
     Head,
+    Knots,
     LocationUnit,
     Lookup,
     Rewrite,
@@ -176,6 +177,7 @@ class _Parts:
             positive=positive,
             negative=self._number(f"{calibration}.negative", positive),
             shift=self._number(f"{calibration}.shift", 0.0),
+            knots=self._knots(f"{calibration}.knots"),
         )
         return CtrBlueprint(self._head(head), found)
 
@@ -209,6 +211,17 @@ class _Parts:
             scale=self._number(f"{head}.scale", 1.0),
             divisor=self._number(f"{head}.divisor", 1.0),
         )
+
+    def _knots(self, name: str) -> Knots | None:
+        if f"{name}.bent" not in self.nodes:
+            return None
+        return Knots(x=self._row(f"{name}.x")[1:], y=self._row(f"{name}.y")[1:])
+
+    def _row(self, name: str) -> Any:
+        tensor = self._initializers.get(name)
+        if tensor is None or tensor.dtype != DOUBLE:
+            raise ArtifactError(f"{name} is a row of doubles", value=tensor and tensor.dtype, remedy=_DAMAGED)
+        return tensor.data
 
     def _number(self, name: str, absent: float) -> float:
         tensor = self._initializers.get(name) or self._initializers.get(f"{name}.value")

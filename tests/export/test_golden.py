@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from artifacts import complete_blueprint, conversions_blueprint, log_normal_blueprint, log_price_blueprint
+from artifacts import (
+    complete_blueprint,
+    conversions_blueprint,
+    isotonic_blueprint,
+    log_normal_blueprint,
+    log_price_blueprint,
+)
 
 from bidml.blueprint import Blueprint
 from bidml.certify import DEFAULT_EVALUATORS, verify
@@ -24,6 +30,7 @@ NEWEST = {
     "location_in_log_price": log_price_blueprint,
     "conversions": conversions_blueprint,
     "log_normal": log_normal_blueprint,
+    "isotonic": isotonic_blueprint,
 }
 
 REQUESTS: list[dict[str, Any]] = [

@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from artifacts import COLUMNS, SPEC, blueprints, complete_blueprint, log_normal_blueprint, trees_of
+from artifacts import (
+    COLUMNS,
+    SPEC,
+    blueprints,
+    complete_blueprint,
+    isotonic_blueprint,
+    log_normal_blueprint,
+    trees_of,
+)
 from hypothesis import Phase, given, settings
 from runtimes import Outputs, feeds_of, run_lowest_onnxruntime, run_onnxruntime
 
@@ -108,6 +116,7 @@ def test_the_lowest_and_the_newest_onnxruntime_agree() -> None:
     models = [
         complete_blueprint(),
         log_normal_blueprint(),
+        isotonic_blueprint(),
         near_neutral(),
         many_shapes(),
         *any_blueprints(40),
@@ -130,7 +139,7 @@ def test_the_lowest_and_the_newest_onnxruntime_agree() -> None:
 @pytest.mark.parametrize(
     "level", ["ORT_DISABLE_ALL", "ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL"]
 )
-@pytest.mark.parametrize("make", [complete_blueprint, log_normal_blueprint])
+@pytest.mark.parametrize("make", [complete_blueprint, log_normal_blueprint, isotonic_blueprint])
 def test_no_optimisation_changes_the_result(make: Callable[[], Blueprint], level: str) -> None:
     """Fusions and foldings keep the doubles."""
     blueprint = make()

@@ -15,14 +15,14 @@ from robust.builds import ROOT, shim
 # Two loops differ by 2,000 calls; what the loop itself asks for, both do.
 COUNT = """
 import ctypes, gc, itertools, json
-from artifacts import complete_blueprint
+from artifacts import isotonic_blueprint
 from bidml.metadata import SelfCheck
 from bidml.score import Scorer
 from bidml.score.reader import Artifact
 
 asked = ctypes.CDLL(None).robust_asked
 asked.restype = ctypes.c_long
-scorer = Scorer(Artifact(complete_blueprint(), SelfCheck({}, {}), ""))
+scorer = Scorer(Artifact(isotonic_blueprint(), SelfCheck({}, {}), ""))
 lines = [
     scorer.line_item(creative="320x50", value_per_click=1.0 + i, cap_cpm=9.0, deals=["d"]) for i in range(60)
 ]

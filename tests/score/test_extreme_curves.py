@@ -6,6 +6,7 @@ from array import array
 from itertools import product
 
 import pytest
+from artifacts import CTR_KNOTS
 from decisions import artifact_of
 
 from bidml.blueprint import Blueprint, Calibration, CtrBlueprint, Head, Lookup, WinBlueprint, WinFamily
@@ -25,7 +26,13 @@ _MARGINS = {
 @pytest.mark.parametrize("value_per_click", [2.0, 1e-300, 1e6])
 @pytest.mark.parametrize("slope_scale", [1e-4, 1.0, 900.0])
 @pytest.mark.parametrize(
-    "calibration", [Calibration(1.0, 1.0, -0.75), Calibration(0.8, 0.8, 0.5), Calibration(1.1, 0.7, 0.1)]
+    "calibration",
+    [
+        Calibration(1.0, 1.0, -0.75),
+        Calibration(0.8, 0.8, 0.5),
+        Calibration(1.1, 0.7, 0.1),
+        Calibration(1.1, 0.7, 0.1, CTR_KNOTS),
+    ],
 )
 def test_every_curve_is_priced_as_the_oracle_does(
     value_per_click: float, slope_scale: float, calibration: Calibration, family: WinFamily

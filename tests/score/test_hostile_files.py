@@ -14,7 +14,7 @@ from typing import Any
 
 import onnx
 import pytest
-from artifacts import complete_blueprint
+from artifacts import CTR_KNOTS, complete_blueprint, isotonic_blueprint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -47,6 +47,8 @@ def small_file(blueprint: Blueprint) -> bytes:
 
 SMALL = small_file(complete_blueprint())
 """Every part of the format in some 20 KB, most of it the price."""
+BENT = small_file(dataclasses.replace(isotonic_blueprint(), win=None))
+"""With knots in both calibrations."""
 SMALLER = small_file(dataclasses.replace(complete_blueprint(), win=None))
 """Trees, lookups, calibration and metadata without the price."""
 
@@ -87,7 +89,7 @@ def test_bytes_after_the_end_are_refused() -> None:
             parse_artifact(SMALL + tail)
 
 
-@pytest.mark.parametrize("whole", [SMALL, SMALLER], ids=["with price", "without price"])
+@pytest.mark.parametrize("whole", [SMALL, SMALLER, BENT], ids=["with price", "without price", "with knots"])
 def test_a_changed_byte_is_refused_or_another_whole_artifact(whole: bytes) -> None:
     """300 changes: damage is refused; what still loads is another number or name, spelt as the exporter spells it."""
     rng = random.Random(8)
@@ -247,6 +249,76 @@ def test_a_model_that_the_exporter_would_not_write_is_refused(name: str) -> None
     assert data != SMALL
     with pytest.raises(ArtifactError):
         parse_artifact(data)
+
+
+def _knots(**changes: array[float]) -> bytes:
+    """The file of a model whose knots are changed where they are written, and nowhere else by hand."""
+
+    def change(model: onnx.ModelProto) -> None:
+        knots = dataclasses.replace(CTR_KNOTS, **changes)
+        n = max(len(knots.x), len(knots.y))
+        x, y = knots.x, knots.y
+        rows = {
+            "start": [-float("inf"), *x], "end": [*x, float("inf")], "x": [*x[:1], *x], "y": [*y[:1], *y],
+            "slope": [1.0] * (n + 1),
+        }  # fmt: skip
+        for tensor in model.graph.initializer:
+            row = rows.get(tensor.name.removeprefix("calibration.knots."))
+            if row is not None and tensor.name.startswith("calibration.knots."):
+                tensor.dims[1], tensor.raw_data = len(row), array("d", row).tobytes()
+
+    return edited(change, BENT)
+
+
+MANY = array("d", range(65))
+BROKEN_KNOTS = {
+    "x that fall": ({"x": array("d", [-6.0, -4.5, -5.0, -2.5, 0.5])}, "the x of calibration.knots rise"),
+    "an x twice": ({"x": array("d", [-6.0, -4.5, -4.5, -2.5, 0.5])}, "the x of calibration.knots rise"),
+    "a NaN x": ({"x": array("d", [-6.0, -4.5, float("nan"), -2.5, 0.5])}, "knots are numbers"),
+    "an infinite y": ({"y": array("d", [-5.0, -4.0, -3.0, -1.0, float("inf")])}, "knots are numbers"),
+    "a y of 1e7": ({"y": array("d", [-5.0, -4.0, -3.0, -1.0, 1e7])}, "knots are numbers"),
+    "y that fall": ({"y": array("d", [-5.0, -4.0, -4.5, -1.0, 0.5])}, "has a slope"),
+    "a y twice": ({"y": array("d", [-5.0, -4.0, -4.0, -1.0, 0.5])}, "has a slope"),
+    "a cliff": ({"x": array("d", [-6.0, -4.5, -4.4999, -2.5, 0.5])}, "has a slope"),
+    "one knot": ({"x": array("d", [1.0]), "y": array("d", [1.0])}, "knots are 2 to 64"),
+    "no knots": ({"x": array("d"), "y": array("d")}, "knots are 2 to 64"),
+    "65 knots": ({"x": MANY, "y": MANY}, "knots are 2 to 64"),
+    "fewer y than x": ({"y": array("d", [-5.0, -4.0, -3.0, -1.0])}, "with as many x as y"),
+    "other slopes": ({}, "calibration.knots.slope"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_KNOTS)
+def test_knots_outside_the_bounds_are_refused(name: str) -> None:
+    """By the rule that they break."""
+    changes, rule = BROKEN_KNOTS[name]
+    with pytest.raises(ArtifactError, match=rule):
+        parse_artifact(_knots(**changes))
+
+
+@pytest.mark.parametrize("name", ["start", "end", "x", "y", "slope", "ones"])
+def test_a_table_of_knots_has_its_type_and_size(name: str) -> None:
+    """Missing, of text, or shorter than the others."""
+
+    def of(model: onnx.ModelProto) -> onnx.TensorProto:
+        return next(t for t in model.graph.initializer if t.name == f"calibration.knots.{name}")
+
+    def shorten(model: onnx.ModelProto) -> None:
+        tensor = of(model)
+        side = max(range(2), key=lambda i: tensor.dims[i])
+        tensor.dims[side] -= 1
+        tensor.raw_data = tensor.raw_data[:-8]
+
+    def retype(model: onnx.ModelProto) -> None:
+        tensor = of(model)
+        n = len(tensor.raw_data) // 8
+        tensor.ClearField("raw_data")
+        tensor.data_type = onnx.TensorProto.STRING
+        tensor.string_data.extend([b"1"] * n)
+
+    for change in (shorten, retype, lambda model: model.graph.initializer.remove(of(model))):
+        with pytest.raises(ArtifactError):
+            parse_artifact(edited(change, BENT))
 
 
 def test_an_edit_of_nothing_is_an_artifact() -> None:

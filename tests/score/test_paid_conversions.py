@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from artifacts import COLUMNS, COUNTRIES_TERM, complete_blueprint, conversions_blueprint, trees_of
+from artifacts import COLUMNS, COUNTRIES_TERM, CVR_KNOTS, complete_blueprint, conversions_blueprint, trees_of
 from decisions import RATES, artifact_of
 from hypothesis import given
 from hypothesis import strategies as st
@@ -325,7 +325,14 @@ def test_names_are_reserved_beside_a_conversion_model_only():
 
 
 @pytest.mark.parametrize(
-    "calibration", [Calibration(), Calibration(2.0, 2.0, 1.0), Calibration(0.5, 1.5, -3.0)]
+    "calibration",
+    [
+        Calibration(),
+        Calibration(2.0, 2.0, 1.0),
+        Calibration(0.5, 1.5, -3.0),
+        Calibration(1.0, 1.0, 0.0, CVR_KNOTS),
+        Calibration(0.5, 1.5, -3.0, CVR_KNOTS),
+    ],
 )
 def test_a_conversion_head_of_any_form_is_read_as_it_was_written(calibration):
     """Trees or none, terms or none, each calibration; `info` names its path."""
