@@ -2,6 +2,7 @@
 
 `s ↦ a ln σ(s) − b ln σ(−s) + c` with a, b ≥ 0: beta calibration (Kull, Silva Filho & Flach 2017); a = b is Platt's
 affine map. Both are fitted by penalised maximum likelihood on held-out rows, to the bottom (the problem is convex).
+ISOTONIC bends the beta map by a broken line where the clicks say so (`fit/isotonic.py`).
 The penalty says what one expects of a model before seeing: its level, the change at the mean log-odds, is off by 0.2
 (worth 25 clicks), its steepness a by 1/4, and b differs from a by 1/2. So ten clicks cannot turn a model round, no
 clicks at all leave it finite, and with a thousand the penalty hardly shows.
@@ -13,16 +14,18 @@ that is an offset behind it, divided by a; for the beta map it is a parametrisat
 from __future__ import annotations
 
 from array import array
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from bidml.blueprint import Calibration, Lookup
+from bidml.blueprint import Calibration, Knots, Lookup
 from bidml.errors import ConfigError, DataError
 from bidml.fit.crew import ALONE, Crew, total
 from bidml.fit.encoding import Categories, Doubles, empirical_shrinkage
+from bidml.fit.isotonic import fit_knots
 
 _SD_OF_LEVEL: Final = 0.2
 _SD_OF_TRAFFIC_LEVEL: Final = 0.3
@@ -38,6 +41,7 @@ class CalibrationMethod(StrEnum):
     NONE = "none"
     PLATT = "platt"
     BETA = "beta"
+    ISOTONIC = "isotonic"
 
 
 def fit_calibration(
@@ -69,7 +73,13 @@ def fit_calibration(
     assert best is not None, "the last face holds only feasible points"
     level, a, difference = (float(x) for x in best[1])
     shift = level + (1.0 - a) * mean_s - difference * mean_v
-    return Calibration(positive=a, negative=a + difference, shift=shift)
+    found = Calibration(positive=a, negative=a + difference, shift=shift)
+    if method is CalibrationMethod.ISOTONIC:
+        knots = fit_knots(calibrated(found, s), outcome, weight)
+        if knots is not None:
+            x, y_of_x = (array("d", (np.array(values) - shift).tobytes()) for values in (knots.x, knots.y))
+            found = replace(found, knots=Knots(x, y_of_x))
+    return found
 
 
 def traffic_level(
@@ -114,13 +124,36 @@ def traffic_level(
 
 def calibrated(calibration: Calibration, log_odds: Doubles) -> Doubles:
     """The map applied, (n,) → (n,), by the artifact's formula."""
-    a, b, c = calibration.positive, calibration.negative, calibration.shift
-    if (a, b, c) == (1.0, 1.0, 0.0):
+    if calibration == Calibration():
         return log_odds
+    t = _weighted(calibration, log_odds)
+    if calibration.knots is not None:
+        x, y, slope = _lines(calibration.knots, t)
+        t = y + slope * (t - x)
+    return t + calibration.shift
+
+
+def steepness(calibration: Calibration, log_odds: Doubles) -> Doubles:
+    """What `calibrated` gains per unit of log-odds, (n,) → (n,)."""
+    rank = _sigmoid(log_odds)
+    found: Doubles = calibration.positive * (1.0 - rank) + calibration.negative * rank
+    if calibration.knots is not None:
+        found = found * _lines(calibration.knots, _weighted(calibration, log_odds))[2]
+    return found
+
+
+def _weighted(calibration: Calibration, log_odds: Doubles) -> Doubles:
+    """Before knots and shift."""
+    a, b = calibration.positive, calibration.negative
     if a == b:
-        return a * log_odds + c
+        return a * log_odds
     tail = np.log(1.0 + np.exp(-np.abs(log_odds)))
-    return a * -(np.maximum(-log_odds, 0.0) + tail) - b * -(np.maximum(log_odds, 0.0) + tail) + c
+    return a * -(np.maximum(-log_odds, 0.0) + tail) - b * -(np.maximum(log_odds, 0.0) + tail)
+
+
+def _lines(knots: Knots, t: Doubles) -> Doubles:
+    """x, y and slope of the line that holds at each t, (3, n)."""
+    return np.array(knots.lines)[:, np.searchsorted(np.array(knots.x), t, side="right")]
 
 
 def fit_segment_offsets(
@@ -144,10 +177,9 @@ def fit_segment_offsets(
     for _ in range(_OFFSET_STEPS):
         at = s + delta[categories.codes]
         p = _sigmoid(calibrated(applied, at))
-        rank = _sigmoid(at)
-        steepness = applied.positive * (1.0 - rank) + applied.negative * rank
-        score = categories.sums(weight * (outcome - p) * steepness)
-        information = categories.sums(weight * p * (1.0 - p) * steepness**2)
+        rise = steepness(applied, at)
+        score = categories.sums(weight * (outcome - p) * rise)
+        information = categories.sums(weight * p * (1.0 - p) * rise**2)
         if kappa is None:
             kappa = empirical_shrinkage(score[:-1], information[:-1])
         step = (score - kappa * delta) / (information + kappa)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import log
 from typing import Any, Self
 
@@ -43,7 +44,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         weights become terms of the head; "none": the base rate; "auto": linear where there is time, because its scores
         of shuffled rows are poorer than the effects the trees see.
     preset: "latency" (at most 300 trees of depth 5) or "accuracy" (at most 1,500 trees of 63 leaves).
-    calibration: "beta", "platt" or "none".
+    calibration: "beta", "platt", "isotonic" (beta, bent where the held-out clicks ask for it) or "none".
     segments: categories that get an offset of their own, shrunk by the evidence, on top of the trees.
     parents: category → the category it belongs to (placement → app): where little is known of it, it is as that.
     negative_sampling_rate: the share of unclicked impressions that were kept in `X`, in (0, 1]; predictions are for
@@ -159,7 +160,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             crew=crew,
         )
         c = self.calibration_
-        self.calibration_ = Calibration(c.positive, c.negative, c.shift - before + self.traffic_level_)
+        self.calibration_ = replace(c, shift=c.shift - before + self.traffic_level_)
         return self
 
     def predict_log_odds(self, X: pd.DataFrame) -> Doubles:
@@ -283,8 +284,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             found = fit_calibration(all_margin, all_y, method=method, sample_weight=all_weight)
         self.held_out_ = _held_out_metrics(all_y, all_weight, uncalibrated, calibrated(found, all_margin))
         self.traffic_level_ = 0.0
-        shift = found.shift + log(self.negative_sampling_rate)
-        self.calibration_ = Calibration(found.positive, found.negative, shift)
+        self.calibration_ = replace(found, shift=found.shift + log(self.negative_sampling_rate))
 
     def _margin(self, raw: RawColumns) -> Doubles:
         """Trees + intercept + terms, added in the artifact's order; (n,)."""

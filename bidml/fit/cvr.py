@@ -13,6 +13,7 @@ Limits: one curve for all clicks; delays do not depend on features. Conversions 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final, Self
 
 import numpy as np
@@ -22,7 +23,7 @@ from scipy import optimize
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
-from bidml.blueprint import Calibration, CtrBlueprint
+from bidml.blueprint import CtrBlueprint
 from bidml.contract import FeatureSpec
 from bidml.errors import ConfigError, DataError
 from bidml.features import Doubles
@@ -144,7 +145,7 @@ class ConversionModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self.level_shift_ = _level_shift(log_odds, y, arrived)
             p = 1.0 / (1.0 + np.exp(-(log_odds + self.level_shift_)))
         found = model.calibration_
-        model.calibration_ = Calibration(found.positive, found.negative, found.shift + self.level_shift_)
+        model.calibration_ = replace(found, shift=found.shift + self.level_shift_)
         self.model_ = model
 
 

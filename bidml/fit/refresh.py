@@ -37,6 +37,7 @@ from bidml.fit.calibration import (
     calibrated,
     calibration_method,
     fit_calibration,
+    steepness,
     traffic_level,
 )
 from bidml.fit.censored import CensoredLikelihood, newton_shift
@@ -85,9 +86,8 @@ def refresh_clicks(
     level = fit_calibration(margin, outcome, method=method, sample_weight=weight)
 
     def evidence(s: Doubles) -> tuple[Doubles, Doubles]:
-        p, rank = expit(calibrated(level, s)), expit(s)
-        steepness = level.positive * (1.0 - rank) + level.negative * rank
-        return weights * (p - outcome) * steepness, weights * p * (1.0 - p) * steepness**2
+        p, rise = expit(calibrated(level, s)), steepness(level, s)
+        return weights * (p - outcome) * rise, weights * p * (1.0 - p) * rise**2
 
     head = champion.head
     if outcome.sum() >= MIN_EVENTS:

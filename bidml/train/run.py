@@ -190,6 +190,7 @@ def _fit_clicks(
             shown["clicked"],
             spec=data.spec,
             sample_weight=sample_weights(shown),
+            calibration="isotonic" if config.ctr.calibration == "isotonic" else "platt",
             negative_sampling_rate=config.ctr.negative_sampling_rate,
         )
     else:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import Any
 
 import numpy as np
 import pytest
+from artifacts import knots
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize
 
-from bidml.blueprint import Blueprint, Calibration, CtrBlueprint, Head
+from bidml.blueprint import Blueprint, Calibration, CtrBlueprint, Head, Knots
 from bidml.bounds import check_blueprint
 from bidml.contract import Feature, FeatureKind, FeatureSpec
 from bidml.errors import ConfigError, DataError, ExportError
@@ -19,6 +21,7 @@ from bidml.fit.encoding import Categories
 from bidml.metrics import calibration_ratio, expected_calibration_error, log_loss_from_log_odds
 from bidml.oracle import row_function
 
+GENTLE = Knots(array("d", [-4.0, -2.5, -1.0]), array("d", [-4.1, -2.4, -1.0]))
 SPEC = FeatureSpec((Feature("site", FeatureKind.CATEGORY, "site.domain"),))
 
 
@@ -35,7 +38,7 @@ def held_out(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     return s, np.array(draw(st.lists(st.integers(0, 1), min_size=n, max_size=n)))
 
 
-@given(held_out(), st.sampled_from(["platt", "beta"]))
+@given(held_out(), st.sampled_from(["platt", "beta", "isotonic"]))
 def test_every_map_is_increasing_finite_and_takes_no_harm(
     sample: tuple[np.ndarray, np.ndarray], method: str
 ) -> None:
@@ -53,10 +56,12 @@ def test_every_map_is_increasing_finite_and_takes_no_harm(
         assert found.positive == found.negative
 
 
-@given(st.floats(0, 3), st.floats(0, 3), st.floats(-20, 20), st.floats(-40, 40))
-def test_the_map_is_the_artifacts(positive: float, negative: float, shift: float, s: float) -> None:
+@given(st.floats(0, 3), st.floats(0, 3), st.floats(-20, 20), st.none() | knots(), st.floats(-40, 40))
+def test_the_map_is_the_artifacts(
+    positive: float, negative: float, shift: float, bend: Knots | None, s: float
+) -> None:
     """Against the oracle's row function, to the last bits."""
-    calibration = Calibration(positive, negative, shift)
+    calibration = Calibration(positive, negative, shift, bend)
     head = Head((), None, intercept=s)
     row = row_function(Blueprint(SPEC, CtrBlueprint(head, calibration), None, "USD"))({"site": ""})
     mapped = calibrated(calibration, np.array([s]))[0]
@@ -122,7 +127,13 @@ def test_without_clicks_the_scores_fall_and_stay_finite() -> None:
 
 
 @pytest.mark.parametrize(
-    "calibration", [Calibration(), Calibration(0.5, 0.5, -1.0), Calibration(0.5, 1.5, 0.3)]
+    "calibration",
+    [
+        Calibration(),
+        Calibration(0.5, 0.5, -1.0),
+        Calibration(0.5, 1.5, 0.3),
+        Calibration(1.1, 0.9, 0.2, GENTLE),
+    ],
 )
 def test_segment_offsets_repair_a_segment_through_any_map(calibration: Calibration) -> None:
     """Segment b clicks half as often as predicted; after its offset it is right, and the unseen are left alone."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from array import array
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import numpy as np
 import onnxruntime
 import pandas as pd
 import pytest
+from artifacts import CTR_KNOTS
 from sklearn.base import clone
 
-from bidml.blueprint import Blueprint, CtrBlueprint
+from bidml.blueprint import Blueprint, CtrBlueprint, Knots
 from bidml.contract import Feature, FeatureKind, FeatureSpec
 from bidml.errors import ConfigError, DataError, SpecError
 from bidml.export import write_artifact
@@ -109,7 +111,7 @@ def scorer_outputs(path: Path, raw: Mapping[str, Any]) -> dict[str, Any]:
     return {name: np.array(values) for name, values in found.items()}
 
 
-@pytest.mark.parametrize("calibration", ["beta", "platt", "none"])
+@pytest.mark.parametrize("calibration", ["beta", "platt", "isotonic", "none"])
 def test_the_artifact_computes_what_the_model_predicts(
     train: pd.DataFrame, test: pd.DataFrame, tmp_path: Path, calibration: str
 ) -> None:
@@ -239,13 +241,17 @@ def test_negative_sampling_is_undone_in_log_odds(
     assert calibration_ratio(test["clicked"], sigmoid(raised)) > 1.5
 
 
-def test_probabilities_of_1e_minus_8_are_exact_to_nine_digits(test: pd.DataFrame, tmp_path: Path) -> None:
+@pytest.mark.parametrize("knots", [None, CTR_KNOTS], ids=["beta", "bent"])
+def test_probabilities_of_1e_minus_8_are_exact_to_nine_digits(
+    test: pd.DataFrame, tmp_path: Path, knots: Knots | None
+) -> None:
     """A base rate of 1e-8 by sampling: model, scorer and onnxruntime against 50-digit arithmetic of the log-odds."""
     from decimal import Decimal, getcontext
 
     getcontext().prec = 50
     log = click_log(20_000, seed=5)
     model = fitted(log, negative_sampling_rate=2e-7)
+    model.calibration_ = replace(model.calibration_, knots=knots)
     rows = test.head(500)
     raw = raw_columns(rows, SPEC)
     p = model.predict_proba(rows)[:, 1]

@@ -208,9 +208,10 @@ def test_few_clicks_move_the_level_only(clicks: CtrBlueprint) -> None:
 # ---- the artifact --------------------------------------------------------------------------------------------
 
 
-def test_a_refreshed_model_is_an_artifact(clicks: CtrBlueprint) -> None:
+@pytest.mark.parametrize("calibration", ["beta", "isotonic"])
+def test_a_refreshed_model_is_an_artifact(clicks: CtrBlueprint, calibration: str) -> None:
     log = moved_clicks(2_000, seed=9)
-    newer = refresh_clicks(clicks, log, log["clicked"], spec=CLICK_SPEC, calibration="beta")
+    newer = refresh_clicks(clicks, log, log["clicked"], spec=CLICK_SPEC, calibration=calibration)
     blueprint = Blueprint(spec=CLICK_SPEC, ctr=newer, win=None, currency="USD")
     scorer = Scorer(parse_artifact(model_bytes(blueprint, self_check_of(blueprint, {}))))
     raw = {name: cells.tolist() for name, cells in raw_columns(log, CLICK_SPEC).items()}
