@@ -7,6 +7,8 @@ from itertools import product
 from math import inf, nextafter
 from typing import Any
 
+import numpy as np
+import onnxruntime
 import pytest
 from artifacts import CTR_KNOTS, CVR_KNOTS, knots
 from decisions import artifact_of
@@ -15,9 +17,11 @@ from hypothesis import strategies as st
 
 from bidml.blueprint import Blueprint, Calibration, CtrBlueprint, Head, Knots, Lookup, WinBlueprint
 from bidml.contract import Feature, FeatureKind, FeatureSpec
+from bidml.export import model_bytes
 from bidml.metadata import TOLERANCE, difference
 from bidml.oracle import calibrated, evaluate, sigmoid
 from bidml.score import Scorer, _native
+from bidml.self_check import self_check_of
 from bidml.why import why_this_price
 
 SPEC = FeatureSpec(tuple(Feature(name, FeatureKind.CATEGORY, f"ext.{name}") for name in ("a", "b")))
@@ -88,6 +92,20 @@ def test_one_decision_a_batch_and_an_explanation_say_the_same(ctr: Calibration, 
         assert explained.pctr == pytest.approx(sigmoid(calibrated(ctr, explained.ctr_margin)), rel=1e-12)
         assert scorer.bid(request, line) == explained.bid_cpm
     assert scorer.telemetry().pctr.count >= len(rows)
+
+
+def test_onnxruntime_takes_one_line_at_each_knot() -> None:
+    """The graph computes all lines: at a knot, where two meet, exactly one may be kept."""
+    calibration = Calibration(1.0, 1.0, 0.25, CTR_KNOTS)
+    points = points_of(CTR_KNOTS)
+    blueprint = Blueprint(SPEC, CtrBlueprint(head_of("a", points), calibration), None, "EUR")
+    session = onnxruntime.InferenceSession(
+        model_bytes(blueprint, self_check_of(blueprint, {})), providers=["CPUExecutionProvider"]
+    )
+    texts = np.array([[str(i)] for i in range(len(points))], dtype=object)
+    (found,) = session.run(["pctr"], {"a": texts, "b": texts})
+    for point, pctr in zip(points, found.ravel().tolist(), strict=True):
+        assert difference("pctr", sigmoid(calibrated(calibration, point)), pctr) <= TOLERANCE
 
 
 def test_why_goes_through_the_line() -> None:
