@@ -22,6 +22,7 @@ from bidml.export import model_bytes
 from bidml.graph_log_normal import SCALED_TAIL
 from bidml.metadata import SelfCheck
 from bidml.pricing import WinCurve, optimal_bid_cpm, second_price_surplus_cpm, soft_floor_bid_cpm
+from bidml.replay.bidders import predict
 from bidml.score import Scorer
 from bidml.score.reader import parse_artifact
 from bidml.self_check import self_check_of
@@ -110,6 +111,17 @@ def test_soft_floors_are_numpy_s(scorer: Scorer, soft: float) -> None:
             cap_cpm=why.cap_cpm,
         ).item()
         assert why.bid_cpm == pytest.approx(twin, rel=1e-9)
+
+
+def test_a_replay_reads_the_family(scorer: Scorer) -> None:
+    """Its curves are those of the artifact."""
+    columns: dict[str, Any] = {
+        feature.name: np.array([""], dtype=object) if feature.kind == "category" else np.zeros(1)
+        for feature in scorer.blueprint.spec.features
+    }
+    curve = predict(scorer, columns).curve
+    assert curve is not None
+    assert curve.family is WinFamily.LOG_NORMAL
 
 
 def test_a_varied_bid_has_the_win_rate_of_its_own(scorer: Scorer) -> None:
