@@ -289,7 +289,8 @@ FAULTS: tuple[Fault, ...] = (
         ("categories not rewritten", "rewritten(value, use.rewrite)", "value"),
         ("numbers not rewritten", "rewritten(x, placed.rewrite)", "x"),
         ("missing number is rank 0", "values.push_back(placed.lane->missing);", "values.push_back(0);"),
-        ("missing text is not the empty text", 'set_category(blank, slot, "", 0);', 'set_category(blank, slot, "\\xff", 1);'),
+        ("missing text is not the empty text", 'set_category(blank, slot, "", 0);', 'set_category(blank, slot, "\\xff", 1);',
+         "each slot is set by one side, by the empty text too, and then the blank cancels out of a ^ b ^ blank"),
     ),
     *_in(
         "lanes.cc",

@@ -164,6 +164,28 @@ def test_info_says_which_path_runs_and_why() -> None:
     assert engine(head()).bytes >= sum(entry["bytes"] for entry in engine(head()).info()) > 0
 
 
+def stumps(n_columns: int, n_thresholds: int) -> Head:
+    """A tree of one node for each column and threshold."""
+    builder = TreesBuilder()
+    low, high = builder.leaf(-1.0), builder.leaf(1.0)
+    for column in range(n_columns):
+        for i in range(n_thresholds):
+            node = builder.node(column, float(i), missing_true=False)
+            builder.link(node, False, low, is_leaf=True)
+            builder.link(node, True, high, is_leaf=True)
+            builder.root(node)
+    return Head(tuple(Column("x") for _ in range(n_columns)), builder.trees)
+
+
+def test_a_byte_holds_254_thresholds_and_two_registers_128_columns() -> None:
+    """At the limit the fast path, one beyond it the wide one, and why."""
+    whys = [
+        engine(stumps(n_columns, n_thresholds)).info()[0]["why"]
+        for n_columns, n_thresholds in ((1, 254), (1, 255), (128, 1), (129, 1))
+    ]
+    assert whys == ["", "a column has 255 thresholds of at most 254", "", "129 lanes of at most 128"]
+
+
 def test_the_environment_chooses_the_instruction_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """BIDML_ISA wins over the argument; a name that does not exist is refused."""
     monkeypatch.setenv("BIDML_ISA", "scalar")
