@@ -92,6 +92,19 @@ def _add(builder: TreesBuilder, split: dict[str, Any]) -> int:
     return node
 
 
+def stumps(n_columns: int, thresholds: Sequence[float]) -> Trees:
+    """A tree of one node, -1 or 1, for each column and threshold."""
+    builder = TreesBuilder()
+    low, high = builder.leaf(-1.0), builder.leaf(1.0)
+    for column in range(n_columns):
+        for threshold in thresholds:
+            node = builder.node(column, threshold, missing_true=False)
+            builder.link(node, True, low, is_leaf=True)
+            builder.link(node, False, high, is_leaf=True)
+            builder.root(node)
+    return builder.trees
+
+
 @dataclass
 class RandomShape:
     """What a random ensemble looks like. Thresholds and members are drawn from the pool `values`."""

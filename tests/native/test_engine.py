@@ -8,7 +8,7 @@ from array import array
 
 import numpy as np
 import pytest
-from ensembles import RandomShape, TreesBuilder, random_trees
+from ensembles import RandomShape, TreesBuilder, random_trees, stumps
 
 from bidml import contract
 from bidml.blueprint import Column, Head, Lookup, Trees
@@ -17,6 +17,7 @@ from bidml.score._native import Engine
 
 SLOTS = {"x": (False, 0), "y": (False, 1), "text": (True, 0)}
 N_NUMBERS, N_CATEGORIES = 2, 1
+INF, NAN = float("inf"), float("nan")
 
 
 def two_trees() -> Trees:
@@ -69,6 +70,18 @@ def cut(name: str) -> Trees:
     return trees
 
 
+def with_a_shared_child() -> Trees:
+    trees = changed("false_child", 0, 1)
+    trees.false_is_leaf[0] = 0
+    return trees
+
+
+def with_a_set_after_its_end() -> Trees:
+    trees = changed("membership", 0, NAN)
+    trees.membership[1] = 3.0
+    return trees
+
+
 def chain(depth: int) -> Trees:
     """One tree of `depth` nodes in a row."""
     builder = TreesBuilder()
@@ -81,7 +94,6 @@ def chain(depth: int) -> Trees:
     return builder.trees
 
 
-INF, NAN = float("inf"), float("nan")
 HOSTILE = {
     "root out of range": ({"trees": changed("roots", 0, 99)}, "a root is a node"),
     "negative root": ({"trees": changed("roots", 0, -1)}, "a root is a node"),
@@ -93,6 +105,7 @@ HOSTILE = {
     "child is parent": ({"trees": changed("true_child", 0, 0)}, "after its parent"),
     "child out of range": ({"trees": changed("true_child", 0, 3)}, "after its parent"),
     "child of another tree": ({"trees": changed("true_child", 0, 2)}, "one tree"),
+    "child of two nodes": ({"trees": with_a_shared_child()}, "one tree"),
     "leaf out of range": ({"trees": changed("false_child", 0, 5)}, "leaf index"),
     "negative leaf": ({"trees": changed("false_child", 0, -1)}, "leaf index"),
     "flag of 2": ({"trees": changed("false_is_leaf", 0, 2)}, "is_leaf is 0 or 1"),
@@ -100,6 +113,7 @@ HOSTILE = {
     "infinite leaf": ({"trees": changed("leaf", 0, INF)}, "leaf is finite"),
     "NaN leaf": ({"trees": changed("leaf", 0, NAN)}, "leaf is finite"),
     "huge leaf": ({"trees": changed("leaf", 0, 1e7)}, "leaf is finite"),
+    "set after its end": ({"trees": with_a_set_after_its_end()}, "closed by NaN"),
     "unclosed set": ({"trees": cut("membership")}, "closed by NaN"),
     "short array": ({"trees": cut("threshold")}, "same length"),
     "too deep": ({"trees": chain(contract.MAX_DEPTH + 1)}, "deep"),
@@ -164,23 +178,10 @@ def test_info_says_which_path_runs_and_why() -> None:
     assert engine(head()).bytes >= sum(entry["bytes"] for entry in engine(head()).info()) > 0
 
 
-def stumps(n_columns: int, n_thresholds: int) -> Head:
-    """A tree of one node for each column and threshold."""
-    builder = TreesBuilder()
-    low, high = builder.leaf(-1.0), builder.leaf(1.0)
-    for column in range(n_columns):
-        for i in range(n_thresholds):
-            node = builder.node(column, float(i), missing_true=False)
-            builder.link(node, False, low, is_leaf=True)
-            builder.link(node, True, high, is_leaf=True)
-            builder.root(node)
-    return Head(tuple(Column("x") for _ in range(n_columns)), builder.trees)
-
-
 def test_a_byte_holds_254_thresholds_and_two_registers_128_columns() -> None:
     """At the limit the fast path, one beyond it the wide one, and why."""
     whys = [
-        engine(stumps(n_columns, n_thresholds)).info()[0]["why"]
+        engine(Head((Column("x"),) * n_columns, stumps(n_columns, range(n_thresholds)))).info()[0]["why"]
         for n_columns, n_thresholds in ((1, 254), (1, 255), (128, 1), (129, 1))
     ]
     assert whys == ["", "a column has 255 thresholds of at most 254", "", "129 lanes of at most 128"]

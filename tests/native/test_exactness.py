@@ -7,7 +7,7 @@ from array import array
 import lightgbm as lgb
 import numpy as np
 import pytest
-from ensembles import RandomShape, random_trees, trap_numbers, trees_of_booster
+from ensembles import RandomShape, TreesBuilder, random_trees, stumps, trap_numbers, trees_of_booster
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -214,6 +214,41 @@ def test_a_row_in_two_sides_scores_as_the_whole_row(model, data) -> None:
         whole = engine.margins(numbers, texts)
         assert engine.margins_of_sides(numbers, texts, *split) == whole
         assert engine.margins_of_sides(numbers, texts, *split, merged=True) == whole
+
+
+@pytest.mark.parametrize("n_columns", [31, 32, 33, 64, 65, 128, 129])
+def test_every_column_is_looked_at(n_columns: int) -> None:
+    """Columns fill registers of 32, 64 and 128 lanes: a tree of one node for each column, as many rows that differ in
+    one column alone."""
+    head = number_head(stumps(n_columns, [0.5]), n_columns)
+    numbers = np.concatenate([np.zeros((1, n_columns)), np.eye(n_columns)])
+    assert_exact([head], number_slots(n_columns), numbers, [])
+
+
+@pytest.mark.parametrize("n_nodes", [15, 16, 17, 31, 32, 33, 62, 63, 64, 65])
+def test_trees_about_the_size_of_a_block_find_their_leaves(n_nodes: int) -> None:
+    """4, 2 or 1 trees share a block of 64 nodes, larger ones are walked: chains, whose depth is their size."""
+    builder = TreesBuilder()
+    for _ in range(9):
+        first = len(builder.trees.column)
+        for i in range(n_nodes):
+            node = builder.node(0, float(i), missing_true=bool(i % 2))
+            last = i == n_nodes - 1
+            builder.link(node, True, builder.leaf(float(i)), is_leaf=True)
+            builder.link(node, False, builder.leaf(1000.0) if last else node + 1, is_leaf=last)
+        builder.root(first)
+    numbers = np.append(np.arange(-0.5, n_nodes + 1.0, 0.5), np.nan)[:, None]
+    assert_exact([number_head(builder.trees, 1)], number_slots(1), numbers, [])
+
+
+def test_numbers_on_every_threshold_of_thousands_find_their_place() -> None:
+    """Beyond 4,096 breakpoints of a number, bisection finds the block: on the last of each, too."""
+    thresholds = np.sort(np.random.default_rng(2).normal(size=4_500)).tolist()
+    head = number_head(stumps(1, thresholds), 1)
+    numbers = np.array(
+        thresholds[::5] + thresholds[7::8] + [np.nextafter(x, np.inf) for x in thresholds[7::8]]
+    )
+    assert_exact([head], number_slots(1), numbers[:, None], [])
 
 
 @given(st.integers(0, 2**32))

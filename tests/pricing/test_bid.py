@@ -170,6 +170,9 @@ def test_nonsense_is_a_no_bid(nonsense):
     for argument in ("floor_cpm", "cap_cpm", "pacing_multiplier", "auction_type"):
         assert optimal_bid_cpm(2.0, curve, **{argument: nonsense}) == 0.0
     assert optimal_bid_cpm(nonsense, curve) == 0.0
+    assert (
+        optimal_bid_cpm(nonsense, curve, pacing_multiplier=nonsense) == 0.0
+    )  # twice negative is not positive
     assert optimal_bid_cpm(np.inf, curve) == 0.0
     assert optimal_bid_cpm(2.0, curve, floor_cpm=np.inf) == 0.0
 
@@ -210,7 +213,15 @@ def test_density_is_the_slope_of_the_win_rate(curve, logit):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"family": "weibull"}, {"shape": 0.0}, {"shape": np.nan}, {"location": np.inf}, {"gamma": -1.0}]
+    "wrong",
+    [
+        {"family": "weibull"},
+        {"shape": 0.0},
+        {"shape": np.nan},
+        {"shape": np.inf},
+        {"location": np.inf},
+        {"gamma": -1.0},
+    ],
 )
 def test_an_impossible_curve_is_refused(wrong):
     with pytest.raises(DataError, match="win curve"):
