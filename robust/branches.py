@@ -23,7 +23,7 @@ TESTS = (
     *("tests/score", "tests/pricing/test_native_price.py", "tests/export/test_golden.py"),
     *("tests/export/test_export.py", "tests/training/test_publication.py", "tests/native/test_engine.py"),
 )
-NATIVE = ("engine_from_python.cc", "validate.cc", "price.h", "scorer.h")
+NATIVE = ("ending.h", "engine_from_python.cc", "validate.cc", "price.h", "scorer.h")
 
 
 def main() -> int:
