@@ -12,6 +12,7 @@ from artifacts import complete_blueprint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bidml.contract import NoBidReason
 from bidml.errors import ArtifactError, ConfigError, DataError
 from bidml.export import model_bytes
 from bidml.score import DecisionLog, Scorer, Staleness, follow
@@ -127,6 +128,19 @@ def test_a_logged_bid_is_priced_again_to_the_last_bit(
     repriced = Repricer(path / "model.onnx")(record)
     assert repriced.is_equal, repriced
     assert repriced.logged == (*decision, None)
+
+
+@pytest.mark.parametrize("asked", [b"", b'{"id": "1", ', b"[" * 100_000, b"\xff"])
+def test_bytes_that_are_no_json_are_no_bid_again(
+    tmp_path: Path, scorer: Scorer, folder: Path, asked: bytes
+) -> None:
+    """As they were logged, whatever they are."""
+    with DecisionLog(tmp_path / "log", share=1.0) as log:
+        decision = log.decide(scorer, asked, scorer.line_item(**TERMS))
+    (record,) = read_decisions([tmp_path / "log"])
+    repriced = Repricer(folder)(record)
+    assert repriced.is_equal
+    assert repriced.found == (0.0, NoBidReason.INVALID_REQUEST, None) == (*decision, None)
 
 
 def test_a_request_without_a_time_is_priced_again_at_the_time_it_had(
