@@ -8,13 +8,14 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from bidml.errors import CertificateError
 from bidml.metadata import MARGINS, TOLERANCE, SelfCheck, difference
 from bidml.oracle import evaluate
-from bidml.score.reader import parse_artifact, read_artifact
+from bidml.score.reader import Artifact, parse_artifact, read_artifact
 
 Evaluate = Callable[[bytes, SelfCheck], Mapping[str, Sequence[float]]]
 
@@ -44,9 +45,7 @@ def certify(data: bytes, *, evaluators: Sequence[Evaluator]) -> Certificate:
     """
     artifact = parse_artifact(data)
     every = (ORACLE, *evaluators)
-    differences = {
-        e.name: _differences(e, artifact.self_check, e.evaluate(data, artifact.self_check)) for e in every
-    }
+    differences = {e.name: _differences(e, artifact, e.evaluate(data, artifact.self_check)) for e in every}
     return Certificate(artifact.sha256, artifact.self_check.n_rows, differences)
 
 
@@ -59,12 +58,14 @@ def verify(path: str | Path, *, evaluators: Sequence[Evaluator] | None = None) -
 
 
 def _differences(
-    evaluator: Evaluator, check: SelfCheck, found: Mapping[str, Sequence[float]]
+    evaluator: Evaluator, artifact: Artifact, found: Mapping[str, Sequence[float]]
 ) -> dict[str, float]:
     largest = {}
-    for name, expected in check.expected.items():
+    win = artifact.blueprint.win
+    compare = partial(difference, family=win.family if win else None)
+    for name, expected in artifact.self_check.expected.items():
         exact = name in MARGINS and evaluator.tree_order
-        scores = [difference(name, want, have) for want, have in zip(expected, found[name], strict=True)]
+        scores = [compare(name, want, have) for want, have in zip(expected, found[name], strict=True)]
         largest[name] = max(scores)
         limit = 0.0 if exact else TOLERANCE
         for row, score in enumerate(scores):

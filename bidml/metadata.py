@@ -69,14 +69,17 @@ class SelfCheck:
         return len(next(iter(self.columns.values())))
 
 
-def difference(name: str, want: float, have: float) -> float:
+def difference(name: str, want: float, have: float, *, family: WinFamily | None = None) -> float:
     """How far `have` is from `want`, a value of the margin or output `name`: relative; infinite for NaN.
 
-    Relative to 1 where a logarithm is smaller, to 1e-50 where a win rate is, and to 1e-290 where anything is.
+    Relative to 1 where a logarithm is smaller, to 1e-50 where a win rate is that may be log-normal (`family` None: of
+    any curve), and to 1e-290 where anything is.
     """
     if want == have:
         return 0.0
-    smallest = 1.0 if name in _LOGARITHMS else _SMALLEST_RATE if name == "win_rate" else _SMALLEST
+    smallest = 1.0 if name in _LOGARITHMS else _SMALLEST
+    if name == "win_rate" and family is not WinFamily.LOG_LOGISTIC:
+        smallest = _SMALLEST_RATE
     relative = abs(want - have) / max(abs(want), smallest)
     return relative if relative == relative else math.inf
 

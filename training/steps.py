@@ -62,7 +62,7 @@ def read_window(config: RetrainConfig, window: Window, intake: Intake, out: Path
     cut: pd.Timestamp | None = None
     if config.train.log.is_sampled:
         raw, cut = sampled_window(config, window)
-        n_rows = n_rows_of(intake.files)
+        n_rows = n_rows_of(intake.files) if intake.rows is not None else len(raw)
     else:
         raw = read([str(path) for path in intake.files], config.train, share=share)
         n_rows = (share.n_seen if share else len(raw)) + _n_malformed(raw)

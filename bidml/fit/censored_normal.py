@@ -12,18 +12,18 @@ which is positive and of an exact price u² + 1, the limit of a narrow interval.
 
 from __future__ import annotations
 
-from math import log, pi, sqrt
+from math import log, pi
 from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import erfcx, log_ndtr
+from scipy.special import log_ndtr
 
+from bidml.blueprint import WinFamily
 from bidml.fit.encoding import Indices
 from bidml.fit.observations import Doubles
+from bidml.pricing import family
 
-_ROOT_OF_2: Final = sqrt(2.0)
-_ROOT_OF_2_PER_PI: Final = sqrt(2.0 / pi)
 HALF_LOG_2_PI: Final = 0.5 * log(2.0 * pi)
 _NARROW: Final = 1e-2
 
@@ -40,7 +40,7 @@ class Moves(NamedTuple):
 
 def hazard(z: Doubles) -> Doubles:
     """φ(z)/Φ(z), (n,)."""
-    return np.asarray(_ROOT_OF_2_PER_PI / erfcx(-z / _ROOT_OF_2))
+    return family.hazard(z, WinFamily.LOG_NORMAL)
 
 
 def nll_below(z: Doubles) -> Doubles:

@@ -93,6 +93,7 @@ class Scorer(_native.NativeScorer):
             for name, part in (("ctr", whole.ctr), ("win", whole.win), ("cvr", whole.cvr))
             if part is not None
         )
+        self._win_family = whole.win.family if whole.win else None
         self._metrics, self._default_auction_type = outline.metrics, outline.default_auction_type
         self._feature_slots: dict[str, tuple[bool, int]] = self._slots()
         self.rates: dict[str, float] = dict(_checked_rates(rates))
@@ -388,7 +389,7 @@ class Scorer(_native.NativeScorer):
         self._score(check.columns, found, counted=False)
         for name, expected in check.expected.items():
             for row, (want, have) in enumerate(zip(expected, found[name], strict=True)):
-                if not difference(name, want, have) <= TOLERANCE:
+                if not difference(name, want, have, family=self._win_family) <= TOLERANCE:
                     raise ArtifactError(
                         f"an artifact reproduces its own rows: {name}, row {row}, is {want!r}",
                         value=have,

@@ -20,7 +20,7 @@ from bidml.certify import DEFAULT_EVALUATORS, certify
 from bidml.errors import CertificateError, ExportError
 from bidml.export import model_bytes
 from bidml.graph_log_normal import SCALED_TAIL
-from bidml.metadata import SelfCheck
+from bidml.metadata import TOLERANCE, SelfCheck, difference
 from bidml.pricing import WinCurve, optimal_bid_cpm, second_price_surplus_cpm, soft_floor_bid_cpm
 from bidml.replay.bidders import predict
 from bidml.score import Scorer
@@ -202,3 +202,12 @@ def test_a_certificate_covers_the_family() -> None:
     wrong = SelfCheck(check.columns, self_check_of(logistic, {}).expected)
     with pytest.raises(CertificateError, match="bid_cpm"):
         certify(model_bytes(blueprint, wrong), evaluators=())
+
+
+def test_tiny_win_rates_are_compared_by_what_their_family_can_say() -> None:
+    """Of the log-logistic to 1e-12 of themselves, however small; of the log-normal to 1e-62 below 1e-50."""
+    near = 1e-62, 1.1e-62
+    assert difference("win_rate", *near, family=WinFamily.LOG_LOGISTIC) > TOLERANCE
+    assert difference("win_rate", *near, family=WinFamily.LOG_NORMAL) <= TOLERANCE
+    assert difference("win_rate", 1e-40, 1.1e-40, family=WinFamily.LOG_NORMAL) > TOLERANCE
+    assert difference("pctr", *near, family=WinFamily.LOG_NORMAL) > TOLERANCE
