@@ -111,12 +111,20 @@ FAULTS: tuple[Fault, ...] = (
         ("a fixed price above the cap", "!(price_cpm <= cap_cpm)", "false"),
         ("a fixed price above the value", "!(v > price_cpm)", "false"),
         ("a fixed price of nothing", "!(price_cpm > 0.0)", "false"),
-        ("the open auction of a private one", "(reason == Reason::kBid)", "(reason == Reason::kBid || reason == Reason::kPrivateAuction)"),
+        ("the open auction of a private one", "return reason == Reason::kBid;", "return reason == Reason::kBid || reason == Reason::kPrivateAuction;"),
         ("a deal at the open auction's floor", "in.floor_cpm = own.floor_cpm;", ";"),
         ("the last deal, not the best", "!best.bids() || is_better", "true"),
         ("the open auction where a deal is as good", "offer.surplus_cpm >= best.surplus_cpm", "offer.surplus_cpm > best.surplus_cpm",
          "only a fixed price that equals a surplus to the last bit tells them apart"),
-        ("a deal is never of the request's kind", "std::isnan(kind) ? of_request : kind == 1.0 || kind == 2.0 ? int(kind) : 0", "kind == 1.0 || kind == 2.0 ? int(kind) : 0"),
+        ("a deal is never of the request's kind", "std::isnan(kind) ? open.auction_type : kind == 1.0 || kind == 2.0 ? int(kind) : 0", "kind == 1.0 || kind == 2.0 ? int(kind) : 0"),
+    ),
+    *_in(
+        "deals.h",
+        "tests/score/test_best_deal.py",
+        ("the last line item that bids", "best.index < 0 || offer.surplus_cpm > best.offer.surplus_cpm", "true"),
+        ("the last line item of equals", "offer.surplus_cpm > best.offer.surplus_cpm", "offer.surplus_cpm >= best.offer.surplus_cpm"),
+        ("the highest bid, not surplus", "offer.surplus_cpm > best.offer.surplus_cpm", "offer.decision.bid_cpm > best.offer.decision.bid_cpm"),
+        ("the deals of line items are forgotten", "if (line.deals.empty()) return best;", "return best;"),
     ),
     *_in(
         "exploration.h",
@@ -144,7 +152,7 @@ FAULTS: tuple[Fault, ...] = (
     *_in(
         "deals.h",
         "tests/score/test_varied_bids.py",
-        ("a deal varied down to the open auction's floor", "best.floor_cpm", "open.floor_cpm"),
+        ("a deal varied down to no floor", "best.floor_cpm", "0.0"),
         ("a fixed price is varied", "best.is_paid", "true"),
     ),
     *_in(

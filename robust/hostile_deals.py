@@ -96,6 +96,9 @@ class _Judge:
         self.outcome = outcome
         self.scorer = scorer_of(wide_blueprint())
         self.line = line_of(self.scorer)
+        self.worthless = self.scorer.line_item(
+            creative="320x50", cap_cpm=CAP_CPM, deals=DEALS, value_per_click=0.0
+        )
         self.n_deals = self.n_open = 0
 
     def __call__(self, request: dict[str, Any], *, as_bytes: bool = True) -> None:
@@ -103,12 +106,15 @@ class _Judge:
         try:
             found = self.scorer.decide_deal(request, self.line)
             open_ = self.scorer.decide(request, self.line)
+            of_two = self.scorer.best_deal(request, [self.worthless, self.line])
         except BaseException as error:
             self.outcome.broke(f"{error!r}", repr(request))
             return
         self.n_deals += found[2] is not None
         self.n_open += found[0] > 0.0 and found[2] is None
         broken = _violation(request, found, open_)
+        if of_two != ((1, found[0], found[2]) if found[0] > 0.0 else (-1, 0.0, None)):
+            broken = f"beside a line item that is worth nothing it is {of_two}"
         if broken:
             self.outcome.broke(f"{found}, open {open_}: {broken}: {request['imp']!r:.1500}", repr(request))
         if as_bytes and not broken:

@@ -183,21 +183,21 @@ PyObject* scorer_decide(PyObject* self, PyObject* const* args, Py_ssize_t n) {
   return decision_types.of_line.make(PyFloat_FromDouble(trace.decision.bid_cpm), reason, trace.propensity);
 }
 
-template <bool is_json>
-PyObject* scorer_best(PyObject* self, PyObject* const* args, Py_ssize_t n) {
+// Calls `use(request, line_at, n_lines, look)` with the arguments of a call that chooses among line items; false with an
+// error set. `count` gives telemetry what came of it and returns the reason.
+template <bool is_json, class Use, class Count>
+bool best_call(PyObject* self, PyObject* const* args, Py_ssize_t n, const Use& use, const Count& count) {
   Scorer& scorer = *nb::inst_ptr<Scorer>(nb::handle(self));
   CallOptions options;
   if (n < 2 || !(PyList_Check(args[1]) || PyTuple_Check(args[1]))) {
     PyErr_SetString(PyExc_TypeError, "the arguments are (request, list of line items, imp=0, soft_floor_cpm=None)");
-    return nullptr;
+    return false;
   }
-  if (!options.read(args, n)) return nullptr;
+  if (!options.read(args, n)) return false;
   const HeldLines lines(args[1]);
-  if (!lines) return nullptr;
+  if (!lines) return false;
   for (Py_ssize_t i = 0; i < lines.size(); ++i)
-    if (!line_item_of(lines[i], scorer)) return nullptr;
-
-  Best best;
+    if (!line_item_of(lines[i], scorer)) return false;
   const auto line_at = [&](Py_ssize_t i) -> const LineItem& {
     return *nb::inst_ptr<LineItem>(nb::handle(lines[i]));
   };
@@ -205,13 +205,52 @@ PyObject* scorer_best(PyObject* self, PyObject* const* args, Py_ssize_t n) {
   const bool is_due = telemetry.is_due();
   const uint64_t start = is_due ? ticks() : 0;
   FeatureCounts* look = is_due ? &telemetry.features : nullptr;
-  const auto use = [&](const auto& request) { best = best_of(*scorer.model, request, line_at, lines.size(), look); };
-  if (!BIDML_WITH_REQUEST(is_json, args[0], options, use)) return nullptr;
-  telemetry.count(best.reason, best.bid_cpm, best.optimum_cpm, best.pctr, best.pcvr, best.propensity);
+  const auto use_request = [&](const auto& request) { use(*scorer.model, request, line_at, lines.size(), look); };
+  if (!BIDML_WITH_REQUEST(is_json, args[0], options, use_request)) return false;
+  const Reason reason = count(telemetry);
   if (is_due) telemetry.took(start);
-  if (raise_if_strict(scorer, best.reason)) return nullptr;
+  return !raise_if_strict(scorer, reason);
+}
+
+template <bool is_json>
+PyObject* scorer_best(PyObject* self, PyObject* const* args, Py_ssize_t n) {
+  Best best;
+  const auto use = [&](const Model& model, const auto& request, const auto& line_at, Py_ssize_t n_lines,
+                       FeatureCounts* look) { best = best_of(model, request, line_at, n_lines, look); };
+  const auto count = [&](Telemetry& telemetry) {
+    telemetry.count(best.reason, best.bid_cpm, best.optimum_cpm, best.pctr, best.pcvr, best.propensity);
+    return best.reason;
+  };
+  if (!best_call<is_json>(self, args, n, use, count)) return nullptr;
   PyObject* index = PyLong_FromSsize_t(best.index);
   return decision_types.of_lines.make(index, PyFloat_FromDouble(best.bid_cpm), best.propensity);
+}
+
+// The id of the deal an offer is by, None for the open auction; a new reference.
+PyObject* deal_of(const Offer& offer, const LineItem* line) {
+  if (!offer.bids() || offer.deal < 0) return Py_NewRef(Py_None);
+  return PyUnicode_FromString(line->deals[size_t(offer.deal)].c_str());
+}
+
+template <bool is_json>
+PyObject* scorer_best_deal(PyObject* self, PyObject* const* args, Py_ssize_t n) {
+  BestDeal best;
+  const LineItem* line = nullptr;
+  const auto use = [&](const Model& model, const auto& request, const auto& line_at, Py_ssize_t n_lines,
+                       FeatureCounts* look) {
+    best = best_deal_of(model, request, line_at, n_lines, look);
+    if (best.index >= 0) line = &line_at(best.index);
+  };
+  const Decision& d = best.offer.decision;
+  const Trace& trace = best.trace;
+  const auto count = [&](Telemetry& telemetry) {
+    telemetry.count(d.reason, d.bid_cpm, d.optimum_cpm, trace.pctr, trace.pcvr, trace.propensity);
+    return d.reason;
+  };
+  if (!best_call<is_json>(self, args, n, use, count)) return nullptr;
+  PyObject* index = PyLong_FromSsize_t(best.index);
+  return decision_types.of_line_deals.make(index, PyFloat_FromDouble(d.bid_cpm), deal_of(best.offer, line),
+                                           trace.propensity);
 }
 
 template <bool is_json>
@@ -236,10 +275,8 @@ PyObject* scorer_decide_deal(PyObject* self, PyObject* const* args, Py_ssize_t n
   telemetry.count(d.reason, d.bid_cpm, d.optimum_cpm, trace.pctr, trace.pcvr, trace.propensity);
   if (is_due) telemetry.took(start);
   if (raise_if_strict(scorer, d.reason)) return nullptr;
-  const char* id = offer.bids() && offer.deal >= 0 ? line->deals[size_t(offer.deal)].c_str() : nullptr;
-  PyObject* deal = id != nullptr ? PyUnicode_FromString(id) : Py_NewRef(Py_None);
   PyObject* code = PyLong_FromLong(static_cast<int>(d.reason));
-  return decision_types.of_deals.make(PyFloat_FromDouble(d.bid_cpm), code, deal, trace.propensity);
+  return decision_types.of_deals.make(PyFloat_FromDouble(d.bid_cpm), code, deal_of(offer, line), trace.propensity);
 }
 
 template <class Function>
@@ -272,6 +309,11 @@ PyMethodDef hot_methods[] = {
      "answer with, None for the open auction."},
     {"decide_deal_json", slot(scorer_decide_deal<true>), METH_FASTCALL,
      "decide_deal_json(request, line, imp=0, soft_floor_cpm=None, /) -> DealDecision\n\nLike decide_deal, for the bytes of a request."},
+    {"best_deal", slot(scorer_best_deal<false>), METH_FASTCALL,
+     "best_deal(request, lines, imp=0, soft_floor_cpm=None, /) -> BestDealDecision\n\n(index, bid_cpm, deal): like best, for line items with "
+     "deals: the one whose best offer, as decide_deal takes it, has the highest expected surplus; (-1, 0.0, None) when none bids."},
+    {"best_deal_json", slot(scorer_best_deal<true>), METH_FASTCALL,
+     "best_deal_json(request, lines, imp=0, soft_floor_cpm=None, /) -> BestDealDecision\n\nLike best_deal, for the bytes of a request."},
     {nullptr, nullptr, 0, nullptr}};
 
 // nanobind's own, which lets a std::bad_alloc pass into CPython; what it had allocated is lost then.

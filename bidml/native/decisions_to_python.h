@@ -57,7 +57,7 @@ class DecisionType {
 };
 
 struct DecisionTypes {
-  DecisionType of_line, of_deals, of_lines;
+  DecisionType of_line, of_deals, of_lines, of_line_deals;
 
   void add_to(nanobind::module_& m) {
     static PyStructSequence_Field bid{"bid_cpm", "CPM of the artifact's currency; 0.0 is no bid"},
@@ -67,11 +67,13 @@ struct DecisionTypes {
         propensity{"propensity", "density of ln bid_cpm where it was varied, else NaN: for the log's column"};
     static PyStructSequence_Field decision[] = {bid, reason, propensity, {nullptr, nullptr}},
                                   of_deal[] = {bid, reason, deal, propensity, {nullptr, nullptr}},
-                                  of_best[] = {index, bid, propensity, {nullptr, nullptr}};
+                                  of_best[] = {index, bid, propensity, {nullptr, nullptr}},
+                                  of_best_deal[] = {index, bid, deal, propensity, {nullptr, nullptr}};
     constexpr const char* kDoc = "A tuple, with the propensity as an attribute.";
     of_line.make_type(m, "Decision", {"bidml.score._native.Decision", kDoc, decision, 2});
     of_deals.make_type(m, "DealDecision", {"bidml.score._native.DealDecision", kDoc, of_deal, 3});
     of_lines.make_type(m, "BestDecision", {"bidml.score._native.BestDecision", kDoc, of_best, 2});
+    of_line_deals.make_type(m, "BestDealDecision", {"bidml.score._native.BestDealDecision", kDoc, of_best_deal, 3});
   }
 };
 

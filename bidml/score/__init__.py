@@ -12,11 +12,20 @@ from bidml.score.decision_log import DecisionLog
 from bidml.score.explanation import Explanation
 from bidml.score.following import FollowedLine, Following, follow
 from bidml.score.raw import RawExtractor
-from bidml.score.scorer import BestDecision, DealDecision, Decision, LineItem, RequestError, Scorer
+from bidml.score.scorer import (
+    BestDealDecision,
+    BestDecision,
+    DealDecision,
+    Decision,
+    LineItem,
+    RequestError,
+    Scorer,
+)
 from bidml.score.staleness import Staleness
 from bidml.score.telemetry import LogHistogram, Telemetry
 
 __all__ = [
+    "BestDealDecision",
     "BestDecision",
     "Canary",
     "CanaryLine",

@@ -62,6 +62,17 @@ class BestDecision(tuple[int, float]):
     @property
     def propensity(self) -> float: ...
 
+class BestDealDecision(tuple[int, float, str | None]):
+    def __new__(cls, fields: tuple[int, float, str | None, float], /) -> BestDealDecision: ...
+    @property
+    def index(self) -> int: ...  # type: ignore[override]
+    @property
+    def bid_cpm(self) -> float: ...
+    @property
+    def deal(self) -> str | None: ...
+    @property
+    def propensity(self) -> float: ...
+
 class LineItem:
     fields: dict[str, object]
     deals: tuple[str, ...]
@@ -105,6 +116,12 @@ class NativeScorer:
     def best_json(
         self, request: Any, lines: Sequence[LineItem], imp: int = 0, soft_floor_cpm: float | None = None, /
     ) -> BestDecision: ...
+    def best_deal(
+        self, request: object, lines: Sequence[LineItem], imp: int = 0, soft_floor_cpm: float | None = None, /
+    ) -> BestDealDecision: ...
+    def best_deal_json(
+        self, request: Any, lines: Sequence[LineItem], imp: int = 0, soft_floor_cpm: float | None = None, /
+    ) -> BestDealDecision: ...
     def _line_item(
         self,
         categories: list[tuple[int, str]],

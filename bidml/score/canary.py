@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from bidml.errors import ConfigError
 from bidml.score.following import FollowedLine, Following
-from bidml.score.scorer import BestDecision, DealDecision, Decision
+from bidml.score.scorer import BestDealDecision, BestDecision, DealDecision, Decision
 
 CONTROL: Final = "control"
 CHALLENGER: Final = "challenger"
@@ -124,6 +124,21 @@ class Canary:
         if self.arm_of(unit) is CHALLENGER:
             return self.challenger.best(request, [line.challenger for line in lines], imp, soft_floor_cpm)
         return self.control.best(request, [line.control for line in lines], imp, soft_floor_cpm)
+
+    def best_deal(
+        self,
+        request: object,
+        lines: Sequence[CanaryLine],
+        unit: str,
+        imp: int = 0,
+        soft_floor_cpm: float | None = None,
+    ) -> BestDealDecision:
+        """`Following.best_deal` of the unit's arm, for line items with `deals`."""
+        if self.arm_of(unit) is CHALLENGER:
+            return self.challenger.best_deal(
+                request, [line.challenger for line in lines], imp, soft_floor_cpm
+            )
+        return self.control.best_deal(request, [line.control for line in lines], imp, soft_floor_cpm)
 
     def close(self) -> None:
         self.control.close()

@@ -37,7 +37,7 @@ from bidml.score.publication import (
     read_release,
 )
 from bidml.score.reader import parse_artifact
-from bidml.score.scorer import BestDecision, DealDecision, Decision, LineItem, Scorer
+from bidml.score.scorer import BestDealDecision, BestDecision, DealDecision, Decision, LineItem, Scorer
 from bidml.score.staleness import Age, Clocks, Staleness
 from bidml.score.telemetry import Telemetry
 from bidml.score.version import Version, demand_interchangeable
@@ -134,6 +134,18 @@ class Following:
         version = self.version
         of = version.lines
         return version.best(request, [of[line.key] for line in lines], imp, soft_floor_cpm)
+
+    def best_deal(
+        self,
+        request: object,
+        lines: Sequence[FollowedLine],
+        imp: int = 0,
+        soft_floor_cpm: float | None = None,
+    ) -> BestDealDecision:
+        """`Scorer.best_deal` with the version in service: one version for all lines."""
+        version = self.version
+        of = version.lines
+        return version.best_deal(request, [of[line.key] for line in lines], imp, soft_floor_cpm)
 
     # ---- the slow side ----
 

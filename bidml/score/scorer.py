@@ -33,6 +33,7 @@ LineItem = _native.LineItem
 Decision = _native.Decision
 DealDecision = _native.DealDecision
 BestDecision = _native.BestDecision
+BestDealDecision = _native.BestDealDecision
 
 PARTS = ("ctr", "win")  # of an artifact that prices, at least
 AMOUNTS = ("value_per_click", "value_per_conversion", "value_per_impression_cpm")  # of a line item
@@ -172,7 +173,7 @@ class Scorer(_native.NativeScorer):
         value_per_conversion): give one of these amounts, or several; the others are 0. They and `cap_cpm` are in the
         artifact's currency; `margin` in [0, 1) is kept off the value. Fields that the model does not read are kept in
         `.fields`. `pacing_multiplier` may be set later at any time. `deals`: ids of `imp.pmp.deals` that it
-        may buy by, for `decide_deal`.
+        may buy by, for `decide_deal` and `best_deal`.
 
         On `exploration_share` of the first-price auctions the bid is varied: ln bid is normal around the intended one
         with spread `exploration_sigma`, cut off outside [floor, min(cap, value)], as `bidml.pricing.explore` has it.

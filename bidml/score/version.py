@@ -9,7 +9,7 @@ from typing import TypeVar
 from bidml.contract import NoBidReason
 from bidml.errors import ArtifactError
 from bidml.score.publication import Release
-from bidml.score.scorer import PARTS, BestDecision, DealDecision, Decision, LineItem, Scorer
+from bidml.score.scorer import PARTS, BestDealDecision, BestDecision, DealDecision, Decision, LineItem, Scorer
 from bidml.score.staleness import Age
 
 Answer = TypeVar("Answer")
@@ -25,7 +25,18 @@ class BoundLines(dict[int, LineItem]):
 class Version:
     """One model in service. Its calls are the scorer's own, or say no when the model has expired."""
 
-    __slots__ = ("age", "best", "bid", "born", "decide", "decide_deal", "lines", "release", "scorer")
+    __slots__ = (
+        "age",
+        "best",
+        "best_deal",
+        "bid",
+        "born",
+        "decide",
+        "decide_deal",
+        "lines",
+        "release",
+        "scorer",
+    )
 
     def __init__(
         self, scorer: Scorer, release: Release, born: float, age: Age, count_stale: Callable[[], None]
@@ -39,12 +50,14 @@ class Version:
         self.decide: Callable[..., Decision] = scorer.decide
         self.decide_deal: Callable[..., DealDecision] = scorer.decide_deal
         self.best: Callable[..., BestDecision] = scorer.best
+        self.best_deal: Callable[..., BestDealDecision] = scorer.best_deal
         if age is Age.EXPIRED:
             stale = int(NoBidReason.STALE_MODEL)
             self.bid = _always(0.0, count_stale)
             self.decide = _always(Decision((0.0, stale, math.nan)), count_stale)
             self.decide_deal = _always(DealDecision((0.0, stale, None, math.nan)), count_stale)
             self.best = _always(BestDecision((-1, 0.0, math.nan)), count_stale)
+            self.best_deal = _always(BestDealDecision((-1, 0.0, None, math.nan)), count_stale)
 
 
 def _always(answer: Answer, count_stale: Callable[[], None]) -> Callable[..., Answer]:

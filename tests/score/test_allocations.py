@@ -59,10 +59,12 @@ calls = {
     "bid varied": (of_one(scorer.bid, varied), requests),
     "decide": (of_one(scorer.decide), requests),
     "decide_deal": (of_one(scorer.decide_deal), requests),
+    "best_deal": (lambda request: scorer.best_deal(request, lines), requests),
     "best": (lambda request: scorer.best(request, lines), requests),
     "bid_json": (of_one(scorer.bid_json), texts),
     "decide_json": (of_one(scorer.decide_json), texts),
     "decide_deal_json": (of_one(scorer.decide_deal_json), texts),
+    "best_deal_json": (lambda request: scorer.best_deal_json(request, lines), texts),
     "best_json": (lambda request: scorer.best_json(request, lines), texts),
     "twin": (twin, requests),
 }
@@ -99,5 +101,5 @@ def test_the_hot_path_allocates_nothing() -> None:
     found = json.loads(run.stdout)
     assert found.pop("twin") == 2_000  # the counter counts
     of_results = {name: 2_000 for name in found if not name.startswith("bid")}
-    assert len(of_results) == 6
+    assert len(of_results) == 8
     assert found == {"bid": 0, "bid varied": 0, "bid_json": 0} | of_results
