@@ -91,11 +91,55 @@ class Lookup:
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """One input column of a head's trees: a number feature, or a category through its lookup."""
+class Vocabulary:
+    """One side of a cross: the text `keys[i]` has the number i, every other text len(keys). Distinct, sorted."""
 
     feature: str
-    lookup: Lookup | None = None
+    keys: tuple[str, ...]
+
+    @property
+    def n_numbers(self) -> int:
+        """The keys, and all other texts."""
+        return len(self.keys) + 1
+
+    def text(self, number: int, other: str) -> str:
+        """The key of a number, or `other`."""
+        return self.keys[number] if number < len(self.keys) else other
+
+
+@dataclass(frozen=True, slots=True)
+class CrossLookup:
+    """A pair of categories → double: `values[i]` for the pair whose code is `codes[i]`, `default` for every other pair.
+
+    The code of a pair is the number of its first text times `second.n_numbers` plus the number of its second, exact in
+    double. `codes` and `values` are arrays d, (n_pairs,), codes strictly rising.
+    """
+
+    first: Vocabulary
+    second: Vocabulary
+    codes: array[float]
+    values: array[float]
+    default: float
+
+    @property
+    def feature(self) -> str:
+        """Both names; no feature of a spec has such a one."""
+        return f"{self.first.feature}*{self.second.feature}"
+
+    @property
+    def sides(self) -> tuple[Vocabulary, Vocabulary]:
+        return self.first, self.second
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One input column of a head's trees: a number feature, or a category or a cross of two through its lookup.
+
+    `feature` is the lookup's, where there is one.
+    """
+
+    feature: str
+    lookup: Lookup | CrossLookup | None = None
     rewrite: Rewrite = Rewrite.NONE
 
 
@@ -103,16 +147,21 @@ class Column:
 class Head:
     """margin = Σ_trees / divisor · scale + intercept + Σ_terms, in this order, in double.
 
-    `columns` are the trees' inputs; `terms` are category weights added to the margin (the linear part).
+    `columns` are the trees' inputs; `terms` are weights of categories and crosses, added to the margin (linear part).
     `trees` may be None for a purely linear head. `divisor` is 1 but for random forests; `scale` is LightGBM's sigmoid.
     """
 
     columns: tuple[Column, ...]
     trees: Trees | None
-    terms: tuple[Lookup, ...] = ()
+    terms: tuple[Lookup | CrossLookup, ...] = ()
     intercept: float = 0.0
     scale: float = 1.0
     divisor: float = 1.0
+
+    @property
+    def lookups(self) -> tuple[Lookup | CrossLookup, ...]:
+        """Those of the columns, then the terms."""
+        return (*(column.lookup for column in self.columns if column.lookup is not None), *self.terms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from typing import Final
 from bidml.blueprint import (
     Blueprint,
     Column,
+    CrossLookup,
     CtrBlueprint,
     Head,
     Knots,
@@ -23,12 +24,14 @@ from bidml.blueprint import (
     NodeMode,
     Rewrite,
     Trees,
+    Vocabulary,
     WinFamily,
 )
 from bidml.contract import (
     CVR_RESERVED_NAMES,
     MAX_ABS_LEAF,
     MAX_COLUMNS,
+    MAX_CROSSES,
     MAX_DEPTH,
     MAX_KEYS,
     MAX_KNOTS,
@@ -118,7 +121,10 @@ class _Checker:
     def __init__(self, spec: FeatureSpec, error: type[RefusedError]) -> None:
         self._kinds = {feature.name: feature.kind for feature in spec.features}
         self._error = error
-        self._checked_lookups: dict[int, Lookup] = {}  # by identity: shared lookups are checked once
+        # by identity: what is shared is checked once
+        self._checked_lookups: dict[int, Lookup | CrossLookup] = {}
+        self._checked_vocabularies: dict[int, Vocabulary] = {}
+        self._crosses: set[tuple[Vocabulary, Vocabulary]] = set()
         self._n_keys = 0
         self._n_nodes = 0
 
@@ -232,37 +238,99 @@ class _Checker:
             column.rewrite in tuple(Rewrite), "a rewrite is one of Rewrite", column.rewrite, "use Rewrite"
         )
 
-    def _lookup(self, name: str, lookup: Lookup) -> None:
+    def _lookup(self, name: str, lookup: Lookup | CrossLookup) -> None:
         if id(lookup) in self._checked_lookups:
             return
         self._checked_lookups[id(lookup)] = lookup
         what = f"the lookup of {lookup.feature} in {name}"
+        if isinstance(lookup, Lookup):
+            self._category(what, lookup.feature)
+            n_keys, is_typed = len(lookup.keys), isinstance(lookup.keys, tuple)
+        else:
+            n_keys, is_typed = len(lookup.codes), _is_doubles(lookup.codes)
         self.demand(
-            self._kinds.get(lookup.feature) is FeatureKind.CATEGORY,
-            f"{what} is of a category of the spec",
-            lookup.feature,
-            "declare it in the spec",
-        )
-        keys, values = lookup.keys, lookup.values
-        self.demand(
-            isinstance(keys, tuple) and isinstance(values, array) and values.typecode == "d",
-            f"{what} has a tuple of keys and an array d of values",
-            (type(keys), type(values)),
+            is_typed and _is_doubles(lookup.values),
+            f"{what} has a tuple of keys (a cross: an array d of codes) and an array d of values",
+            type(lookup.values),
             "convert them",
         )
         self.demand(
-            len(keys) == len(values) and len(keys) > 0,
+            n_keys == len(lookup.values) and n_keys > 0,
             f"{what} has one value per key, and a key",
-            (len(keys), len(values)),
+            (n_keys, len(lookup.values)),
             "make them as long as each other",
         )
-        self._n_keys += len(keys)
+        if isinstance(lookup, Lookup):
+            self._keys(what, lookup.keys)
+        else:
+            self._cross(what, lookup)
+        self.demand(
+            not any(map(isinf, lookup.values)) and not isinf(lookup.default),
+            f"the values of {what} are finite or NaN",
+            "an infinity",
+            "clip the encoding",
+        )
+
+    def _cross(self, what: str, cross: CrossLookup) -> None:
+        for vocabulary in (cross.first, cross.second):
+            if id(vocabulary) in self._checked_vocabularies:
+                continue
+            self._checked_vocabularies[id(vocabulary)] = vocabulary
+            self._category(what, vocabulary.feature)
+            keys = vocabulary.keys
+            self.demand(
+                isinstance(keys, tuple) and len(keys) > 0,
+                f"a vocabulary of {what} is a tuple of keys",
+                keys,
+                "name a key",
+            )
+            self._keys(what, keys)
+        self.demand(
+            cross.first.feature != cross.second.feature,
+            f"{what} is of two categories",
+            cross.first.feature,
+            "a category crossed with itself is the category",
+        )
+        self._crosses.add((cross.first, cross.second))
+        self.demand(
+            len(self._crosses) <= MAX_CROSSES,
+            f"a model has at most {MAX_CROSSES} crosses",
+            len(self._crosses),
+            "cross fewer categories",
+        )
+        n, codes = cross.first.n_numbers * cross.second.n_numbers, cross.codes
+        self._count(len(codes))
+        self.demand(
+            all(0.0 <= code < n and code.is_integer() for code in codes),
+            f"the codes of {what} are integers from 0 to {n - 1}",
+            (code for code in codes if not (0.0 <= code < n and code.is_integer())),
+        )
+        self.demand(
+            all(map(operator.lt, codes, codes[1:])),
+            f"the codes of {what} rise",
+            (after for before, after in pairwise(codes) if not before < after),
+            "sort them",
+        )
+
+    def _category(self, what: str, feature: str) -> None:
+        self.demand(
+            self._kinds.get(feature) is FeatureKind.CATEGORY,
+            f"{what} is of a category of the spec",
+            feature,
+            "declare it in the spec",
+        )
+
+    def _count(self, n_keys: int) -> None:
+        self._n_keys += n_keys
         self.demand(
             self._n_keys <= MAX_KEYS,
             f"a model has at most {MAX_KEYS} keys",
             self._n_keys,
             "drop rare categories",
         )
+
+    def _keys(self, what: str, keys: tuple[str, ...]) -> None:
+        self._count(len(keys))
         self.demand(
             all(map(operator.lt, keys, keys[1:])),
             f"the keys of {what} are distinct and sorted",
@@ -282,12 +350,6 @@ class _Checker:
             f"a key of {what} is text that the bidder can match",
             UNMATCHABLE,
             "leave it to the default",
-        )
-        self.demand(
-            not any(map(isinf, values)) and not isinf(lookup.default),
-            f"the values of {what} are finite or NaN",
-            "an infinity",
-            "clip the encoding",
         )
 
     def _trees(self, name: str, t: Trees, columns: Sequence[Column]) -> None:
@@ -440,6 +502,10 @@ def _all_within(values: array[float], bound: float) -> bool:
     return len(values) == 0 or (
         not any(map(isnan, values)) and max(values) <= bound and min(values) >= -bound
     )
+
+
+def _is_doubles(values: object) -> bool:
+    return isinstance(values, array) and values.typecode == "d"
 
 
 def _in_range(values: Collection[int], stop: int) -> bool:

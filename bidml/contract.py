@@ -48,6 +48,7 @@ MAX_COLUMNS: Final = 1024
 MAX_TREES: Final = 20_000
 MAX_NODES: Final = 4_000_000
 MAX_KEYS: Final = 4_000_000
+MAX_CROSSES: Final = 64  # pairs of vocabularies in a model
 MAX_DEPTH: Final = 512
 MAX_ABS_LEAF: Final = 1e6
 MAX_KNOTS: Final = 64  # of a calibration

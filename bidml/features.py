@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from bidml.blueprint import LIGHTGBM_ZERO, Head, Lookup, NodeMode, Rewrite, Trees
+from bidml.blueprint import LIGHTGBM_ZERO, CrossLookup, Head, Lookup, NodeMode, Rewrite, Trees, Vocabulary
 from bidml.contract import UNMATCHABLE as UNMATCHABLE
 from bidml.contract import Feature, FeatureKind, FeatureSpec
 from bidml.errors import SpecError
@@ -68,6 +68,11 @@ def margins(columns: RawColumns, head: Head) -> Doubles:
     for term in head.terms:
         margin += factorised.through(term)
     return margin
+
+
+def looked_up(lookup: Lookup | CrossLookup, columns: RawColumns) -> Doubles:
+    """What the bidder finds for each row of `columns`, (n_rows,)."""
+    return _Factorised(columns).through(lookup)
 
 
 def rewritten(numbers: Doubles, rewrite: Rewrite) -> Doubles:
@@ -160,10 +165,26 @@ class _Factorised:
         self._columns = columns
         self._parts: dict[str, tuple[npt.NDArray[np.int64], list[str]]] = {}
 
-    def through(self, lookup: Lookup) -> Doubles:
+    def through(self, lookup: Lookup | CrossLookup) -> Doubles:
+        if isinstance(lookup, CrossLookup):
+            return self._through_cross(lookup)
         codes, texts = self._of(lookup.feature)
         values = dict(zip(lookup.keys, lookup.values, strict=True))
         return np.array([values.get(text, lookup.default) for text in texts], dtype=np.float64)[codes]
+
+    def _through_cross(self, lookup: CrossLookup) -> Doubles:
+        pair = self._numbers(lookup.first) * lookup.second.n_numbers + self._numbers(lookup.second)
+        known = np.array(lookup.codes, dtype=np.float64).astype(np.int64)
+        at = np.minimum(np.searchsorted(known, pair), len(known) - 1)
+        found: Doubles = np.where(
+            known[at] == pair, np.array(lookup.values, dtype=np.float64)[at], lookup.default
+        )
+        return found
+
+    def _numbers(self, vocabulary: Vocabulary) -> npt.NDArray[np.int64]:
+        codes, texts = self._of(vocabulary.feature)
+        numbers = {key: i for i, key in enumerate(vocabulary.keys)}
+        return np.array([numbers.get(text, len(numbers)) for text in texts], dtype=np.int64)[codes]
 
     def _of(self, feature: str) -> tuple[npt.NDArray[np.int64], list[str]]:
         if feature not in self._parts:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from bidml.blueprint import LIGHTGBM_ZERO, Column, Lookup, Rewrite
+from bidml.blueprint import LIGHTGBM_ZERO, Column, CrossLookup, Lookup, Rewrite, Vocabulary
 
 ML_DOMAIN: Final = "ai.onnx.ml"
 
@@ -86,6 +86,8 @@ class GraphBuilder:
         self.initializers: dict[str, Tensor] = {}
         self._anchor = anchor  # an input, for its number of rows
         self._lookups: dict[tuple[object, ...], str] = {}
+        self._vocabularies: dict[Vocabulary, str] = {}
+        self._crosses: dict[tuple[str, str], str] = {}
         self._names: set[str] = set()
 
     def add(self, op: str, name: str, *inputs: str) -> str:
@@ -125,25 +127,49 @@ class GraphBuilder:
             self.add("Shape", "rows.shape", self._anchor)
         return self.add("Expand", name, f"{name}.value", "rows.shape")
 
-    def lookup(self, lookup: Lookup) -> str:
+    def lookup(self, lookup: Lookup | CrossLookup) -> str:
         """Equal lookups are one node."""
-        identity = (
-            lookup.feature,
-            lookup.keys,
-            lookup.values.tobytes(),
-            array("d", [lookup.default]).tobytes(),
-        )
+        if isinstance(lookup, Lookup):
+            source, keys = lookup.feature, Tensor(STRING, (len(lookup.keys),), lookup.keys)
+        else:
+            source, keys = self._cross(lookup), Tensor(DOUBLE, (len(lookup.codes),), lookup.codes)
+        values, default = lookup.values.tobytes(), array("d", [lookup.default]).tobytes()
+        told_apart = keys.data if isinstance(keys.data, tuple) else keys.data.tobytes()
+        identity = (source, told_apart, values, default)
         name = self._lookups.get(identity)
         if name is None:
             name = self._lookups[identity] = f"lookup.{len(self._lookups)}"
-            n = len(lookup.keys)
-            attributes: dict[str, Attribute] = {
-                "default_tensor": Tensor(DOUBLE, (1,), array("d", [lookup.default])),
-                "keys_tensor": Tensor(STRING, (n,), lookup.keys),
-                "values_tensor": Tensor(DOUBLE, (n,), lookup.values),
-            }
-            self.nodes.append(Node("LabelEncoder", name, (lookup.feature,), ML_DOMAIN, attributes))
+            self._label_encoder(name, source, keys, lookup.values, lookup.default)
         return name
+
+    def _cross(self, lookup: CrossLookup) -> str:
+        """The code of each row's pair; equal pairs of vocabularies, and equal vocabularies, are one node."""
+        first, second = self._numbered(lookup.first), self._numbered(lookup.second)
+        name = self._crosses.get((first, second))
+        if name is None:
+            name = self._crosses[first, second] = f"cross.{len(self._crosses)}"
+            n = self.constant(float(lookup.second.n_numbers))  # 2 at least: not neutral
+            self.add("Add", name, self.add("Mul", f"{name}.first", first, n), second)
+        return name
+
+    def _numbered(self, vocabulary: Vocabulary) -> str:
+        name = self._vocabularies.get(vocabulary)
+        if name is None:
+            name = self._vocabularies[vocabulary] = f"vocabulary.{len(self._vocabularies)}"
+            n = len(vocabulary.keys)
+            keys = Tensor(STRING, (n,), vocabulary.keys)
+            self._label_encoder(name, vocabulary.feature, keys, array("d", range(n)), float(n))
+        return name
+
+    def _label_encoder(
+        self, name: str, source: str, keys: Tensor, values: array[float], default: float
+    ) -> None:
+        attributes: dict[str, Attribute] = {
+            "default_tensor": Tensor(DOUBLE, (1,), array("d", [default])),
+            "keys_tensor": keys,
+            "values_tensor": Tensor(DOUBLE, (len(values),), values),
+        }
+        self.nodes.append(Node("LabelEncoder", name, (source,), ML_DOMAIN, attributes))
 
     def column(self, column: Column) -> str:
         source = column.feature if column.lookup is None else self.lookup(column.lookup)

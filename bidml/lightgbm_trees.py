@@ -22,7 +22,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from bidml.blueprint import LIGHTGBM_ZERO, Column, Head, Lookup, NodeMode, Rewrite, Trees
+from bidml.blueprint import LIGHTGBM_ZERO, Column, CrossLookup, Head, Lookup, NodeMode, Rewrite, Trees
 from bidml.errors import CertificateError, ExportError
 from bidml.oracle import tree_function, truncated
 
@@ -54,7 +54,7 @@ def head_of_booster(
     columns: Sequence[Column],
     *,
     raw: bool = False,
-    terms: Sequence[Lookup] = (),
+    terms: Sequence[Lookup | CrossLookup] = (),
     intercept: float = 0.0,
 ) -> Head:
     """The head whose margin is the booster's log-odds + intercept + terms.

@@ -18,6 +18,7 @@ from bidml.blueprint import (
     Blueprint,
     Calibration,
     Column,
+    CrossLookup,
     Head,
     Knots,
     LocationUnit,
@@ -25,6 +26,7 @@ from bidml.blueprint import (
     NodeMode,
     Rewrite,
     Trees,
+    Vocabulary,
     WinBlueprint,
     WinFamily,
 )
@@ -166,10 +168,22 @@ def truncated(x: float) -> float:
     return float(math.trunc(x)) if math.isfinite(x) else x
 
 
-def _lookup_function(lookup: Lookup) -> Callable[[Row], float]:
-    feature, default = lookup.feature, lookup.default
-    values = dict(zip(lookup.keys, lookup.values, strict=True))
-    return lambda row: values.get(row[feature], default)
+def _lookup_function(lookup: Lookup | CrossLookup) -> Callable[[Row], float]:
+    default = lookup.default
+    if isinstance(lookup, Lookup):
+        feature = lookup.feature
+        values = dict(zip(lookup.keys, lookup.values, strict=True))
+        return lambda row: values.get(row[feature], default)
+    first, second = _number_function(lookup.first), _number_function(lookup.second)
+    n = lookup.second.n_numbers
+    of_pair = dict(zip(map(int, lookup.codes), lookup.values, strict=True))
+    return lambda row: of_pair.get(first(row) * n + second(row), default)
+
+
+def _number_function(vocabulary: Vocabulary) -> Callable[[Row], int]:
+    feature, other = vocabulary.feature, len(vocabulary.keys)
+    numbers = {key: i for i, key in enumerate(vocabulary.keys)}
+    return lambda row: numbers.get(row[feature], other)
 
 
 def sigmoid(x: float) -> float:

@@ -11,7 +11,7 @@ from itertools import cycle, islice
 from math import inf, nan, nextafter
 from typing import Any, Final
 
-from bidml.blueprint import Blueprint, Head, Lookup
+from bidml.blueprint import Blueprint, CrossLookup, Head, Lookup, Vocabulary
 from bidml.contract import FeatureKind
 from bidml.errors import DataError
 from bidml.metadata import MAX_SELF_CHECK_ROWS, SelfCheck, input_kinds
@@ -93,7 +93,21 @@ def self_check_of(blueprint: Blueprint, sample_rows: Mapping[str, Any]) -> SelfC
         if name in sample:
             cells[MAX_SELF_CHECK_ROWS - n_sampled :] = sample[name]
         columns[name] = tuple(cells) if kind is FeatureKind.CATEGORY else array("d", cells)
+    columns |= _with_pairs(_crosses(blueprint), columns, MAX_SELF_CHECK_ROWS - n_sampled)
     return SelfCheck(columns, evaluate(blueprint, columns))
+
+
+def _with_pairs(
+    crosses: Sequence[CrossLookup], columns: Mapping[str, Any], n_made: int
+) -> dict[str, tuple[str, ...]]:
+    """The columns of crossed categories, with known pairs in every other made row: cycles of keys seldom meet one."""
+    cells = {side.feature: list(columns[side.feature]) for cross in crosses for side in cross.sides}
+    for i, cross in enumerate(crosses):
+        rows = range(2 + 2 * i, n_made, 2 * len(crosses))  # rows 0 and 1 have nothing that was seen
+        for row, code in zip(rows, _spread(cross.codes, len(rows)), strict=False):
+            for side, number in zip(cross.sides, divmod(int(code), cross.second.n_numbers), strict=True):
+                cells[side.feature][row] = side.text(number, _UNSEEN)
+    return {feature: tuple(texts) for feature, texts in cells.items()}
 
 
 def _sampled(rows: Mapping[str, Any], kinds: Mapping[str, FeatureKind]) -> dict[str, list[Any]]:
@@ -127,11 +141,20 @@ def _heads(blueprint: Blueprint) -> list[Head]:
 
 
 def _keys(blueprint: Blueprint, feature: str) -> list[str]:
-    lookups: list[Lookup] = []
-    for head in _heads(blueprint):
-        lookups += [column.lookup for column in head.columns if column.lookup is not None]
-        lookups += head.terms
-    return sorted({key for lookup in lookups if lookup.feature == feature for key in lookup.keys})
+    texts: list[Lookup | Vocabulary] = []
+    for lookup in _lookups(blueprint):
+        texts += lookup.sides if isinstance(lookup, CrossLookup) else [lookup]
+    return sorted({key for known in texts if known.feature == feature for key in known.keys})
+
+
+def _crosses(blueprint: Blueprint) -> list[CrossLookup]:
+    """One lookup of each pair of vocabularies."""
+    crosses = [lookup for lookup in _lookups(blueprint) if isinstance(lookup, CrossLookup)]
+    return list({cross.sides: cross for cross in crosses}.values())
+
+
+def _lookups(blueprint: Blueprint) -> list[Lookup | CrossLookup]:
+    return [lookup for head in _heads(blueprint) for lookup in head.lookups]
 
 
 def _points(blueprint: Blueprint, feature: str) -> list[float]:

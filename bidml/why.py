@@ -21,10 +21,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from bidml.blueprint import Head, Lookup
+from bidml.blueprint import CrossLookup, Head
 from bidml.contract import FeatureKind
 from bidml.errors import DataError
-from bidml.features import RawColumns, encode, raw_columns
+from bidml.features import RawColumns, encode, looked_up, raw_columns
 from bidml.log import read_log
 from bidml.oracle import calibrated, sigmoid, win_curve
 from bidml.score import LineItem, Scorer
@@ -196,7 +196,8 @@ def background_columns(scorer: Scorer, log: str | Path) -> dict[str, npt.NDArray
 def margin_parts(
     head: Head, rows: RawColumns, background: RawColumns
 ) -> tuple[float, dict[str, npt.NDArray[Any]]]:
-    """The background's mean margin, and each feature's part of the margin of `rows`, (n_rows,) by feature.
+    """The background's mean margin, and each feature's part of the margin of `rows`, (n_rows,) by feature; a cross has
+    a part of its own.
 
     base + Σ parts is `bidml.features.margins(rows, head)`.
     """
@@ -210,9 +211,9 @@ def margin_parts(
             part = trees.contributions[:, i] / head.divisor * head.scale
             found[column.feature] = found.get(column.feature, np.zeros(n_rows)) + part
     for term in head.terms:
-        mean = float(_looked_up(term, background).mean())
+        mean = float(looked_up(term, background).mean())
         base += mean
-        part = _looked_up(term, rows) - mean
+        part = looked_up(term, rows) - mean
         found[term.feature] = found.get(term.feature, np.zeros(n_rows)) + part
     return base, found
 
@@ -238,8 +239,15 @@ def _parts(
     # where all parts cancel, what a small step is worth
     step = moved if abs(moved) > least else 1e-6
     slope = (money(base + step) - money(base)) / step
+    crosses = {lookup.feature: lookup for lookup in head.lookups if isinstance(lookup, CrossLookup)}
+
+    def value_of(name: str) -> str | float:
+        if name not in crosses:
+            return features[name]
+        return " * ".join(_shown(features[side.feature]) for side in crosses[name].sides)
+
     parts = [
-        Part(name, features[name], float(part[0]), float(part[0]) * slope) for name, part in found.items()
+        Part(name, value_of(name), float(part[0]), float(part[0]) * slope) for name, part in found.items()
     ]
     parts.sort(key=lambda part: (-abs(part.money_cpm), part.feature))
     return Parts(what, money(base), base, tuple(parts))
@@ -255,11 +263,6 @@ def _columns(scorer: Scorer, columns: Mapping[str, Any]) -> dict[str, npt.NDArra
         dtype: Any = object if feature.kind is FeatureKind.CATEGORY else np.float64
         found[feature.name] = np.asarray(cells, dtype=dtype)[:_MOST_BACKGROUND]
     return found
-
-
-def _looked_up(term: Lookup, columns: RawColumns) -> npt.NDArray[np.float64]:
-    values = dict(zip(term.keys, term.values, strict=True))
-    return np.array([values.get(text, term.default) for text in columns[term.feature]], dtype=np.float64)
 
 
 def _shown(value: str | float) -> str:

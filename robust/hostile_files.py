@@ -20,6 +20,7 @@ import numpy as np
 from artifacts import INF, NAN
 
 from bidml import export
+from bidml.blueprint import CrossLookup
 from bidml.contract import GOAL_INPUTS, PRICE_INPUTS, FeatureKind
 from bidml.errors import ArtifactError
 from bidml.export import write_model
@@ -166,8 +167,10 @@ def _doubles(outcome: Outcome, name: str, data: bytes, accepted: list[bytes]) ->
     values: set[float] = set()
     for head in heads:
         values |= {head.intercept, head.scale, head.divisor}
-        for lookup in (*head.terms, *(column.lookup for column in head.columns if column.lookup)):
+        for lookup in head.lookups:
             values |= {*lookup.values, lookup.default}
+            if isinstance(lookup, CrossLookup):
+                values |= {*lookup.codes}
         if head.trees is not None:
             values |= {*head.trees.leaf, *head.trees.threshold, *head.trees.membership}
     for value in values:

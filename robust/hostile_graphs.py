@@ -103,6 +103,19 @@ def lookup_tensor(which: str, change: Callable[[TensorProto], Any]) -> Change:
     return changed
 
 
+def cross_codes(values: list[float]) -> Change:
+    """The codes of the five known pairs of the cross among the CTR terms."""
+
+    def change(model: ModelProto) -> None:
+        attribute_of(_of_cross(model), "keys_tensor").t.raw_data = struct.pack("<5d", *values)
+
+    return change
+
+
+def _of_cross(model: ModelProto) -> Any:
+    return next(node for node in model.graph.node if node.input[:1] == ["cross.0"])
+
+
 def _chain(depth: int) -> Change:
     """The CTR trees become one chain of `depth` nodes."""
 
@@ -318,6 +331,27 @@ CASES: tuple[Case, ...] = (
     Case("a key that is not UTF-8", lookup_tensor("keys_tensor", lambda t: t.string_data.__setitem__(3, b"\xff")), "UTF-8"),
     Case("a key that is a surrogate", lookup_tensor("keys_tensor", lambda t: t.string_data.__setitem__(3, b"\xed\xa0\x80")), "UTF-8"),
     Case("keys of numbers", lookup_tensor("keys_tensor", lambda t: setattr(t, "data_type", TensorProto.DOUBLE)), "holds its data once"),
+    # crosses
+    Case("codes of pairs that fall", cross_codes([1, 0, 5, 9, 11]), "the codes of the lookup of country*creative in ctr rise"),
+    Case("a code twice", cross_codes([0, 0, 5, 9, 11]), "the codes of the lookup of country*creative in ctr rise"),
+    Case("a code of no pair", cross_codes([0, 1, 5, 9, 12]), "are integers from 0 to 11"),
+    Case("a code of -1", cross_codes([-1, 1, 5, 9, 11]), "are integers from 0 to 11"),
+    Case("a code of 0.5", cross_codes([0.5, 1, 5, 9, 11]), "are integers from 0 to 11"),
+    Case("a NaN code", cross_codes([NAN, 1, 5, 9, 11]), "are integers from 0 to 11"),
+    Case("a code of 2^63", cross_codes([0, 1, 5, 9, 2.0**63]), "are integers from 0 to 11"),
+    Case("pairs keyed by texts", lambda m: attribute_of(_of_cross(m), "keys_tensor").CopyFrom(attribute_of(node_of(m, "vocabulary.0"), "keys_tensor")), "keys_tensor of lookup"),
+    Case("a vocabulary numbered from 1", lambda m: setattr(attribute_of(node_of(m, "vocabulary.0"), "values_tensor").t, "raw_data", struct.pack("<3d", 1, 2, 3)), "attribute values_tensor of vocabulary.0"),
+    Case("a vocabulary unsorted", lambda m: attribute_of(node_of(m, "vocabulary.0"), "keys_tensor").t.string_data.reverse(), "distinct and sorted"),
+    Case("a vocabulary of a number", lambda m: node_of(m, "vocabulary.0").input.__setitem__(0, "hour"), "of a category of the spec"),
+    Case("a vocabulary of itself", lambda m: node_of(m, "vocabulary.0").input.__setitem__(0, "vocabulary.0"), "of a category of the spec"),
+    Case("a vocabulary of two texts", lambda m: node_of(m, "vocabulary.0").input.append("country"), "is a node of 1 inputs"),
+    Case("a cross of a category with itself", lambda m: node_of(m, "vocabulary.0").input.__setitem__(0, "creative"), "is of two categories"),
+    Case("a cross of a cross", lambda m: node_of(m, "cross.0.first").input.__setitem__(0, "cross.0"), "is a node of 1 inputs"),
+    Case("a cross of one", lambda m: node_of(m, "cross.0").input.pop(), "is a node of 2 inputs"),
+    Case("a cross of itself", lambda m: node_of(m, "cross.0").input.__setitem__(0, "cross.0"), "is a node of 1 inputs"),
+    Case("a cross that is not there", lambda m: _of_cross(m).input.__setitem__(0, "cross.99"), "cross.99 is a node"),
+    Case("sides of a cross multiplied", lambda m: setattr(node_of(m, "cross.0"), "op_type", "Mul"), "node cross.0 is"),
+    Case("a pair's code with another factor", lambda m: node_of(m, "cross.0.first").input.__setitem__(1, "ctr.divisor"), "node cross.0.first is"),
     # counts
     Case("0 elements declared", _dims([0]), "elements"),
     Case("2^31 elements declared", _dims([2**31]), "elements"),

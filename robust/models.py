@@ -7,7 +7,7 @@ from array import array
 from functools import cache
 
 import numpy as np
-from artifacts import NAN, conversions_blueprint, trees_of
+from artifacts import NAN, crossed_blueprint, trees_of
 from ensembles import RandomShape, random_trees
 
 from bidml.blueprint import Blueprint, Calibration, Column, CtrBlueprint, Head, Lookup, Rewrite, WinBlueprint
@@ -122,12 +122,12 @@ def file_of(blueprint: Blueprint, n_rows: int) -> bytes:
 @cache
 def small_file() -> bytes:
     """An artifact in which every part of the format occurs."""
-    return file_of(dataclasses.replace(conversions_blueprint(), metrics={}), 6)
+    return file_of(dataclasses.replace(crossed_blueprint(), metrics={}), 6)
 
 
 def two_files() -> list[bytes]:
     """The small file, and one with another intercept: it bids otherwise."""
-    blueprint = dataclasses.replace(conversions_blueprint(), metrics={})
+    blueprint = dataclasses.replace(crossed_blueprint(), metrics={})
     assert blueprint.ctr is not None
     head = dataclasses.replace(blueprint.ctr.head, intercept=-2.0)
     ctr = dataclasses.replace(blueprint.ctr, head=head)

@@ -12,6 +12,7 @@ from bidml.blueprint import (
     Blueprint,
     Calibration,
     Column,
+    CrossLookup,
     CtrBlueprint,
     Head,
     Knots,
@@ -20,6 +21,7 @@ from bidml.blueprint import (
     NodeMode,
     Rewrite,
     Trees,
+    Vocabulary,
     WinBlueprint,
     WinFamily,
 )
@@ -146,6 +148,42 @@ def isotonic_blueprint() -> Blueprint:
     )
 
 
+OF_COUNTRY = Vocabulary("country", ("DEU", "USA", "Ελλάδα"))
+OF_CREATIVE = Vocabulary("creative", ("320x50", "other"))
+OF_OS = Vocabulary("unused_text", ("", "iOS"))
+# Of 12 pairs and of 9: known on both sides, on one, on neither.
+PLACES = CrossLookup(
+    OF_COUNTRY,
+    OF_CREATIVE,
+    array("d", [0.0, 1.0, 5.0, 9.0, 11.0]),
+    array("d", [0.75, -1.0, 0.5, 1.25, -0.5]),
+    0.0625,
+)
+PLACES_SEEN = replace(PLACES, codes=array("d", [1.0, 4.0]), values=array("d", [1.0, 2.0]), default=NAN)
+DEVICES = CrossLookup(OF_OS, OF_CREATIVE, array("d", [0.0, 4.0, 8.0]), array("d", [-0.25, 0.5, 1.0]), 0.0)
+
+
+def crossed_blueprint() -> Blueprint:
+    """The one with a CVR model, and crosses: as terms and as columns, with shared and own vocabularies."""
+    whole = conversions_blueprint()
+    assert whole.ctr is not None
+    assert whole.win is not None
+    columns = (Column(PLACES.feature, PLACES_SEEN), Column(DEVICES.feature, DEVICES, Rewrite.ZERO_IS_MISSING))
+    head = Head(
+        (*COLUMNS[1:3], *columns),
+        trees_of((2, 1.5, True, (3, 0.25, False, -1.0, 0.75), (0, 10.0, False, 0.5, 0.25))),
+        (CREATIVES, DEVICES),
+        -2.0,
+    )
+    ctr, location = whole.ctr.head, whole.win.location
+    return replace(
+        whole,
+        ctr=replace(whole.ctr, head=replace(ctr, terms=(*ctr.terms, PLACES))),
+        cvr=CtrBlueprint(head, Calibration(0.875, 1.125, -0.25)),
+        win=replace(whole.win, location=replace(location, terms=(*location.terms, PLACES, DEVICES))),
+    )
+
+
 def log_price_blueprint() -> Blueprint:
     """The same with a location in ln price."""
     whole = complete_blueprint()
@@ -174,9 +212,21 @@ def lookups(draw: st.DrawFn, feature: str, values: st.SearchStrategy[float]) -> 
 
 
 @st.composite
+def crosses(draw: st.DrawFn, values: st.SearchStrategy[float]) -> CrossLookup:
+    """Of two sides of a request, or of both a request and a line item."""
+    names = draw(st.permutations(["country", "creative", "unused_text"]))[:2]
+    first, second = (
+        Vocabulary(name, tuple(sorted(draw(st.sets(_texts, min_size=1, max_size=3))))) for name in names
+    )
+    codes = sorted(draw(st.sets(st.integers(0, first.n_numbers * second.n_numbers - 1), min_size=1)))
+    numbers = draw(st.lists(values, min_size=len(codes), max_size=len(codes)))
+    return CrossLookup(first, second, array("d", codes), array("d", numbers), draw(values))
+
+
+@st.composite
 def heads(draw: st.DrawFn) -> Head:
     """A head on the features of `SPEC`."""
-    terms = tuple(draw(st.lists(lookups("creative", _doubles), max_size=2)))
+    terms = tuple(draw(st.lists(lookups("creative", _doubles) | crosses(_doubles), max_size=2)))
     intercept = draw(_doubles)
     if draw(st.integers(0, 4)) == 0:
         return Head((), None, terms, intercept)
@@ -190,7 +240,8 @@ def _columns() -> st.SearchStrategy[Column]:
     rewrites = st.sampled_from(Rewrite)
     numbers = st.builds(Column, st.sampled_from(["hour", "lat"]), st.none(), rewrites)
     countries = lookups("country", _doubles | st.just(NAN))
-    categories = st.builds(lambda lookup, rewrite: Column("country", lookup, rewrite), countries, rewrites)
+    either = countries | crosses(_doubles | st.just(NAN))
+    categories = st.builds(lambda lookup, rewrite: Column(lookup.feature, lookup, rewrite), either, rewrites)
     return numbers | categories
 
 

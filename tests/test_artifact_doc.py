@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from artifacts import conversions_blueprint, isotonic_blueprint, log_normal_blueprint
+from artifacts import conversions_blueprint, crossed_blueprint, isotonic_blueprint, log_normal_blueprint
 
 from bidml import contract
 from bidml.blueprint import Blueprint, Calibration
@@ -64,7 +64,7 @@ def test_operators_are_those_of_a_complete_file() -> None:
     whole = conversions_blueprint()
     assert whole.ctr is not None
     platt = replace(whole, ctr=replace(whole.ctr, calibration=Calibration(2.0, 2.0, 1.0)))
-    parts = (whole, platt, log_normal_blueprint(), isotonic_blueprint())
+    parts = (whole, platt, log_normal_blueprint(), isotonic_blueprint(), crossed_blueprint())
     nodes = [node for blueprint in parts for node in graph_of(blueprint).nodes]
     for domain, name in (("", "ai.onnx"), ("ai.onnx.ml", "ai.onnx.ml")):
         ((listed,),) = rows(rf"^\| `{re.escape(name)}` \| (.*) \|$")

@@ -41,6 +41,7 @@ class Block {
     for (size_t slot = 0; slot < batch.numbers.size(); ++slot) {
       engine_.set_number_of_rows(rows_, count, int(slot), batch.numbers[slot] + first);
     }
+    engine_.cross(rows_, count);
     return true;
   }
 

@@ -96,6 +96,7 @@ nb::tuple margins(const Engine& engine, nb::handle numbers, nb::handle categorie
     RowBuffer row(engine);
     engine.set_numbers(*row, 0, engine.n_numbers(), doubles.data());
     engine.set_categories(*row, 0, engine.n_categories(), texts.data());
+    engine.cross(*row);
     engine.margins(*row, kAllHeads, out);
   }
   return tuple_of(out, engine.n_heads());
@@ -154,6 +155,7 @@ void margins_many(const Engine& engine, nb::handle numbers, nb::handle categorie
     }
     engine.set_numbers(*row, 0, int(n_numbers), x);
     engine.set_categories(*row, 0, int(n_categories), text);
+    engine.cross(*row);
     engine.margins(*row, kAllHeads, to);
   }
 }
@@ -204,6 +206,7 @@ nb::dict limits() {
   limits["MAX_TREES"] = kMaxTrees;
   limits["MAX_NODES"] = kMaxNodes;
   limits["MAX_KEYS"] = kMaxKeys;
+  limits["MAX_CROSSES"] = kMaxCrosses;
   limits["MAX_DEPTH"] = kMaxDepth;
   limits["MAX_ABS_LEAF"] = kMaxAbsLeaf;
   return limits;

@@ -1,6 +1,7 @@
 #include "encoder.h"
 
 #include <algorithm>
+#include <deque>
 #include <limits>
 
 #include "reference.h"
@@ -10,13 +11,14 @@ namespace {
 
 size_t up_to_64(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
-// One use of a category slot: a lane of a head's trees, or a term.
+// One use of a category slot or a cross: a lane of a head's trees, a term, or (of a slot) the number of its text.
 struct Use {
   const LookupView* lookup;
-  const Lane* lane;  // null: a term
+  const Lane* lane;  // null: a term, or a number
   Rewrite rewrite;
   bool is_byte;
   uint32_t offset;  // in the row
+  bool is_number = false;
 };
 
 // The union of the keys of some lookups, ascending.
@@ -40,6 +42,11 @@ void append(std::vector<std::byte>& payload, const Use& use, double value) {
     const auto* bytes = static_cast<const std::byte*>(from);
     payload.insert(payload.end(), bytes, bytes + size);
   };
+  if (use.is_number) {
+    const auto number = uint32_t(value);
+    append_bytes(&number, sizeof number);
+    return;
+  }
   if (use.lane == nullptr) {
     append_bytes(&value, sizeof value);
     return;
@@ -52,19 +59,24 @@ void append(std::vector<std::byte>& payload, const Use& use, double value) {
   }
 }
 
-CategorySlot build_category_slot(std::vector<Use> uses, const Kernels& kernels, Arena& arena) {
-  std::stable_sort(uses.begin(), uses.end(), [](const Use& a, const Use& b) {
-    const auto kind = [](const Use& use) { return use.lane == nullptr ? 2 : use.is_byte ? 0 : 1; };
-    return kind(a) < kind(b);
-  });
+// Sorts the uses as their pieces lie in a payload; a slot without its table, and the payload of what has no entry.
+CategorySlot begin_slot(std::vector<Use>& uses, std::vector<std::byte>& fallback, Arena& arena) {
+  const auto kind = [](const Use& use) { return use.is_byte ? 0 : use.is_number || use.lane != nullptr ? 1 : 2; };
+  std::stable_sort(uses.begin(), uses.end(), [&](const Use& a, const Use& b) { return kind(a) < kind(b); });
   CategorySlot slot;
   std::vector<uint32_t> pieces;
-  std::vector<std::byte> fallback, payloads;
   for (const Use& use : uses) {
-    ++(use.lane == nullptr ? slot.n_terms : use.is_byte ? slot.n_bytes : slot.n_words);
+    ++(kind(use) == 0 ? slot.n_bytes : kind(use) == 1 ? slot.n_words : slot.n_terms);
     pieces.push_back(use.offset);
     append(fallback, use, use.lookup->default_value);
   }
+  slot.pieces = arena.copy(pieces);
+  return slot;
+}
+
+CategorySlot build_category_slot(std::vector<Use> uses, const Kernels& kernels, Arena& arena) {
+  std::vector<std::byte> fallback, payloads;
+  CategorySlot slot = begin_slot(uses, fallback, arena);
   const std::vector<std::string_view> keys = all_keys(uses);
   std::vector<size_t> next(uses.size());  // keys are visited in order: one cursor per lookup
   for (const std::string_view key : keys) {
@@ -74,10 +86,100 @@ CategorySlot build_category_slot(std::vector<Use> uses, const Kernels& kernels, 
       append(payloads, uses[u], known ? lookup.values[next[u]++] : lookup.default_value);
     }
   }
-  slot.pieces = arena.copy(pieces);
   slot.table = build_string_table(keys, payloads, fallback, kernels.hash, arena);
   return slot;
 }
+
+bool same(const VocabularyView& a, const VocabularyView& b) {
+  return a.slot == b.slot && a.keys.size == b.keys.size &&
+         (a.keys.data == b.keys.data || std::equal(a.keys.begin(), a.keys.end(), b.keys.begin()));
+}
+
+// The crosses of all heads, and the numbers that they need of their slots.
+class Crosses {
+ public:
+  // A use of the cross `use.lookup`.
+  void add(const Use& use) {
+    const size_t first = number_of(use.lookup->first), second = number_of(use.lookup->second);
+    for (Cross& cross : crosses_) {
+      if (cross.first == first && cross.second == second) {
+        cross.uses.push_back(use);
+        return;
+      }
+    }
+    crosses_.push_back({first, second, {use}});
+  }
+  // Gives each number a word of the row from `end` on, and makes it a use of its slot.
+  void place(size_t& end, std::vector<std::vector<Use>>& uses) {
+    for (Number& number : numbers_) {
+      number.offset = uint32_t(end);
+      end += sizeof(uint32_t);
+      const Use use{&number.lookup, nullptr, Rewrite::none, false, number.offset, true};
+      uses[size_t(number.lookup.slot)].push_back(use);
+    }
+  }
+  std::vector<CrossSlot> build(const Kernels& kernels, Arena& arena) const {
+    std::vector<CrossSlot> slots;
+    for (const Cross& cross : crosses_) slots.push_back(build(cross, kernels, arena));
+    return slots;
+  }
+
+ private:
+  struct Number {
+    std::vector<double> values;
+    LookupView lookup;  // key → its place
+    uint32_t offset = 0;
+  };
+  struct Cross {
+    size_t first, second;  // of numbers_
+    std::vector<Use> uses;
+  };
+
+  size_t number_of(const VocabularyView& vocabulary) {
+    for (size_t i = 0; i < numbers_.size(); ++i) {
+      if (same({numbers_[i].lookup.slot, numbers_[i].lookup.keys}, vocabulary)) return i;
+    }
+    Number& number = numbers_.emplace_back();
+    for (size_t i = 0; i < vocabulary.keys.size; ++i) number.values.push_back(double(i));
+    number.lookup.slot = vocabulary.slot;
+    number.lookup.keys = vocabulary.keys;
+    number.lookup.values = {number.values.data(), number.values.size()};
+    number.lookup.default_value = double(vocabulary.keys.size);
+    return numbers_.size() - 1;
+  }
+
+  CrossSlot build(const Cross& cross, const Kernels& kernels, Arena& arena) const {
+    CrossSlot slot;
+    slot.first = numbers_[cross.first].offset;
+    slot.second = numbers_[cross.second].offset;
+    std::vector<Use> uses = cross.uses;
+    std::vector<std::byte> fallback, payloads;
+    slot.pairs = begin_slot(uses, fallback, arena);
+    std::vector<double> codes;
+    for (const Use& use : uses) codes.insert(codes.end(), use.lookup->codes.begin(), use.lookup->codes.end());
+    std::sort(codes.begin(), codes.end());
+    codes.erase(std::unique(codes.begin(), codes.end()), codes.end());
+    const uint64_t n_second = numbers_[cross.second].values.size() + 1;
+    std::string bytes;
+    std::vector<size_t> next(uses.size());
+    for (const double code : codes) {
+      const uint32_t pair[] = {uint32_t(uint64_t(code) / n_second), uint32_t(uint64_t(code) % n_second)};
+      bytes.append(reinterpret_cast<const char*>(pair), kPairBytes);
+      for (size_t u = 0; u < uses.size(); ++u) {
+        const LookupView& lookup = *uses[u].lookup;
+        const bool known = next[u] < lookup.codes.size && lookup.codes[next[u]] == code;
+        append(payloads, uses[u], known ? lookup.values[next[u]++] : lookup.default_value);
+      }
+    }
+    std::vector<std::string_view> keys;
+    for (size_t i = 0; i < codes.size(); ++i) keys.push_back(std::string_view(bytes).substr(i * kPairBytes, kPairBytes));
+    slot.pairs.table = build_string_table(keys, payloads, fallback, kernels.hash, arena);
+    return slot;
+  }
+
+  std::deque<Number> numbers_;  // uses point into them
+  std::vector<Cross> crosses_;
+};
 
 // A lane of a number slot and where its value goes.
 struct PlacedLane {
@@ -143,6 +245,14 @@ Encoder::Encoder(const std::vector<HeadView>& heads, const std::vector<HeadLanes
       find_codes_of_slot_(kernels.find_codes_of_slot) {
   std::vector<std::vector<Use>> uses(static_cast<size_t>(n_categories));
   std::vector<std::vector<PlacedLane>> placed(static_cast<size_t>(n_numbers));
+  Crosses crosses;
+  const auto add = [&](const Use& use) {
+    if (use.lookup->is_cross) {
+      crosses.add(use);
+    } else {
+      uses[size_t(use.lookup->slot)].push_back(use);
+    }
+  };
   size_t end = 0;
   for (size_t h = 0; h < heads.size(); ++h) {
     HeadPlace& place = places_.emplace_back();
@@ -155,7 +265,7 @@ Encoder::Encoder(const std::vector<HeadView>& heads, const std::vector<HeadLanes
       const ColumnView& column = heads[h].columns[size_t(lane.column)];
       const auto offset = uint32_t(end + i * (bytes ? 1 : 4));
       if (column.is_category) {
-        uses[size_t(column.lookup.slot)].push_back({&column.lookup, &lane, column.rewrite, bytes, offset});
+        add({&column.lookup, &lane, column.rewrite, bytes, offset});
       } else {
         placed[size_t(column.slot)].push_back({&lane, column.rewrite, offset, bytes});
       }
@@ -166,10 +276,11 @@ Encoder::Encoder(const std::vector<HeadView>& heads, const std::vector<HeadLanes
     places_[h].terms = uint32_t(end);
     places_[h].n_terms = uint32_t(heads[h].terms.size());
     for (const LookupView& term : heads[h].terms) {
-      uses[size_t(term.slot)].push_back({&term, nullptr, Rewrite::none, false, uint32_t(end)});
+      add({&term, nullptr, Rewrite::none, false, uint32_t(end)});
       end += sizeof(double);
     }
   }
+  crosses.place(end, uses);
   row_bytes_ = std::max<size_t>(up_to_64(end), 64);
 
   NumberTables tables;
@@ -190,12 +301,16 @@ Encoder::Encoder(const std::vector<HeadView>& heads, const std::vector<HeadLanes
   std::vector<CategorySlot> categories;
   for (const std::vector<Use>& slot : uses) categories.push_back(build_category_slot(slot, kernels, arena));
   categories_ = arena.copy(categories);
+  const std::vector<CrossSlot> cross_slots = crosses.build(kernels, arena);
+  crosses_ = arena.copy(cross_slots);
+  n_crosses_ = cross_slots.size();
 
   auto* blank = static_cast<std::byte*>(arena.allocate(row_bytes_));
   std::memset(blank, 0, row_bytes_);
   const std::vector<double> missing(size_t(n_numbers), std::numeric_limits<double>::quiet_NaN());
   set_numbers(blank, 0, n_numbers, missing.data());
   for (int slot = 0; slot < n_categories; ++slot) set_category(blank, slot, "", 0);
+  if (has_crosses()) set_crosses(blank);
   blank_ = blank;
 }
 

@@ -5,6 +5,10 @@
 // lanes, then its word lanes, then its terms; a slot's `pieces` say where each goes.
 //
 // Rows combine by exclusive or: a ^ b ^ blank takes each slot from the side that set it.
+//
+// A cross of two categories is looked up once both are known, which may come from two sides. So what a slot's payload
+// holds of a cross is the number of its text, a word of the row; the two numbers are the key of a table like those of
+// texts, eight bytes long, whose payload is the final bytes of the row again.
 #pragma once
 
 #include <vector>
@@ -22,12 +26,18 @@ struct alignas(64) CategorySlot {  // one cache line
   uint16_t n_bytes = 0, n_words = 0, n_terms = 0;
 };
 
+struct CrossSlot {
+  CategorySlot pairs;           // by the two numbers
+  uint32_t first = 0, second = 0;  // where these are in the row
+};
+
 struct HeadPlace {
   uint32_t lanes = 0, lanes_bytes = 0;  // offset and size of its lanes
   uint32_t terms = 0, n_terms = 0;      // offset of its first term, and how many
 };
 
 constexpr size_t kRowsAtOnce = 32;
+constexpr size_t kPairBytes = 2 * sizeof(uint32_t);
 
 class Encoder {
  public:
@@ -38,6 +48,7 @@ class Encoder {
 
   const HeadPlace& place(size_t head) const { return places_[head]; }
   size_t row_bytes() const noexcept { return row_bytes_; }
+  bool has_crosses() const noexcept { return n_crosses_ != 0; }
   const std::byte* blank() const noexcept { return blank_; }
 
   void set_category(std::byte* row, int slot, const char* text, size_t size) const noexcept {
@@ -65,6 +76,22 @@ class Encoder {
     uint32_t codes[kMaxFeatures + 8];
     find_codes_(numbers_ + first, missing_codes_ + first, size_t(count), values, codes);
     write_numbers(row, first, count, codes - first);
+  }
+
+  // Crosses, of a row whose categories are set.
+  void set_crosses(std::byte* row) const noexcept {
+    char keys[kMaxCrosses * kPairBytes];
+    TextRef texts[kMaxCrosses];
+    const std::byte* found[kMaxCrosses];
+    for (size_t i = 0; i < n_crosses_; ++i) {
+      char* key = keys + i * kPairBytes;
+      std::memcpy(key, row + crosses_[i].first, sizeof(uint32_t));
+      std::memcpy(key + sizeof(uint32_t), row + crosses_[i].second, sizeof(uint32_t));
+      texts[i] = TextRef(key, kPairBytes);
+    }
+    locate_all_(&crosses_->pairs.table, sizeof *crosses_, n_crosses_, texts, found);
+    confirm_all_(&crosses_->pairs.table, sizeof *crosses_, n_crosses_, texts, found);
+    for (size_t i = 0; i < n_crosses_; ++i) write_payload(crosses_[i].pairs, found[i], row);
   }
 
   // Where the ranks of `count` texts of one slot are: their payloads. count is at most kRowsAtOnce.
@@ -114,6 +141,8 @@ class Encoder {
 
   std::vector<HeadPlace> places_;
   const CategorySlot* categories_ = nullptr;  // (n_categories,)
+  const CrossSlot* crosses_ = nullptr;        // (n_crosses,)
+  size_t n_crosses_ = 0;
   const NumberSlot* numbers_ = nullptr;       // (n_numbers,)
   const uint32_t* missing_codes_ = nullptr;   // (n_numbers,)
   // The lanes of all number slots, by slot: those of slot s are starts[s] .. starts[s + 1].

@@ -64,6 +64,17 @@ struct Engine::Impl {
     }
   }
 
+  // Of two sides of a long row whose crosses need both.
+  __attribute__((noinline)) void margins_of_crossed_rows(const Row& a, const Row& b, uint32_t head_mask,
+                                                         double* out) const noexcept {
+    auto* row = static_cast<std::byte*>(__builtin_alloca_with_align(encoder.row_bytes(), 512));
+    kernels->combine(row, bytes_of(a), bytes_of(b), encoder.blank(), encoder.row_bytes());
+    encoder.set_crosses(row);
+    for (size_t h = 0; h < heads.size(); ++h) {
+      if (head_mask >> h & 1) out[h] = margin(h, row + encoder.place(h).lanes, row + encoder.place(h).terms);
+    }
+  }
+
   // Not inlined: its scratch must not grow the stack of the common case.
   __attribute__((noinline)) void margins_of_long_rows(const std::byte* a, const std::byte* b, uint32_t head_mask,
                                                       double* out) const noexcept {
@@ -178,6 +189,16 @@ void Engine::margins_of_lines(const Row& request, const Row* const* lines, int c
 
 void Engine::merge(Row& out, const Row& request, const Row& line) const noexcept {
   impl_->kernels->combine(bytes_of(out), bytes_of(request), bytes_of(line), impl_->encoder.blank(), row_bytes());
+  if (__builtin_expect(impl_->encoder.has_crosses(), 0)) impl_->encoder.set_crosses(bytes_of(out));
+}
+
+void Engine::cross(Row& row) const noexcept {
+  if (impl_->encoder.has_crosses()) impl_->encoder.set_crosses(bytes_of(row));
+}
+
+void Engine::cross(RowBuffer& rows, int count) const noexcept {
+  if (!impl_->encoder.has_crosses()) return;
+  for (int i = 0; i < count; ++i) impl_->encoder.set_crosses(bytes_of(rows[size_t(i)]));
 }
 
 void Engine::margins(const Row& row, uint32_t head_mask, double* out) const noexcept {
@@ -195,6 +216,10 @@ double Engine::margin(const Row& row, size_t head) const noexcept {
 
 void Engine::margins(const Row& request, const Row& line, uint32_t head_mask, double* out) const noexcept {
   if (row_bytes() > kShortRow) {
+    if (impl_->encoder.has_crosses()) {
+      impl_->margins_of_crossed_rows(request, line, head_mask, out);
+      return;
+    }
     impl_->margins_of_long_rows(bytes_of(request), bytes_of(line), head_mask, out);
     return;
   }

@@ -6,7 +6,7 @@
 // them into leaves; leaves are summed in double. The leaf of every tree is the one that `x <= threshold` in double
 // would find, for every x: on a threshold, one ulp beside it, NaN, infinities, -0.0, unseen text.
 //
-// Life of a request:   clear(row) → set_numbers(row, ...) → set_category(row, ...) → margins(row, ...)
+// Life of a request:   clear(row) → set_numbers(row, ...) → set_category(row, ...) → cross(row) → margins(row, ...)
 // Many line items:     encode each side once into its own row, then margins(request, line, ...).
 //
 // Everything declared noexcept neither allocates, locks, throws nor calls the system. An Engine never changes after
@@ -54,11 +54,21 @@ struct TreesView {
   Span<double> leaf;        // (n_leaves,)
 };
 
+// One side of a cross: a text's number is the place of its key, or keys.size.
+struct VocabularyView {
+  int slot = 0;                  // category slot
+  Span<std::string_view> keys;  // strictly ascending UTF-8
+};
+
 struct LookupView {
   int slot = 0;                  // category slot
   Span<std::string_view> keys;  // strictly ascending UTF-8
-  Span<double> values;           // (keys.size,)
-  double default_value = 0.0;    // for every other text
+  Span<double> values;           // (keys.size,), of a cross (codes.size,)
+  double default_value = 0.0;    // for every other text or pair
+  // A cross of two categories has no slot and keys of its own, but these:
+  bool is_cross = false;
+  VocabularyView first, second;
+  Span<double> codes;  // strictly ascending: the first number · (second.keys.size + 1) + the second
 };
 
 struct ColumnView {
@@ -87,6 +97,7 @@ constexpr size_t kMaxColumns = 1024;
 constexpr size_t kMaxTrees = 20'000;
 constexpr size_t kMaxNodes = 4'000'000;
 constexpr size_t kMaxKeys = 4'000'000;
+constexpr size_t kMaxCrosses = 64;
 constexpr size_t kMaxDepth = 512;
 constexpr double kMaxAbsLeaf = 1e6;
 
@@ -196,6 +207,10 @@ class Engine {
   void find_categories(int slot, int count, const TextRef* texts, const std::byte** payloads) const noexcept;
   void set_category_of_rows(RowBuffer& rows, int count, int slot, const std::byte* const* payloads) const noexcept;
   void set_number_of_rows(RowBuffer& rows, int count, int slot, const double* values) const noexcept;
+
+  // What crosses of categories say, once both sides of a row are set. `merge` and what takes two sides do it.
+  void cross(Row& row) const noexcept;
+  void cross(RowBuffer& rows, int count) const noexcept;
 
   // -- score: out[h] for every head h whose bit is set in head_mask --
   void margins(const Row& row, uint32_t head_mask, double* out) const noexcept;

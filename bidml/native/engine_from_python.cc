@@ -3,6 +3,7 @@
 #include <nanobind/stl/string_view.h>
 
 #include <deque>
+#include <map>
 #include <stdexcept>
 
 #include "attribute.h"
@@ -38,10 +39,37 @@ class Borrowed {
     return {static_cast<const T*>(buffer.buf), size_t(buffer.len) / sizeof(T)};
   }
 
-  LookupView lookup(nb::handle object, int slot) {
+  // slot_of(feature): its category slot.
+  template <class SlotOf>
+  LookupView lookup(nb::handle object, const SlotOf& slot_of) {
     LookupView view;
-    view.slot = slot;
-    const nb::object keys = attribute(object, "keys");
+    view.is_cross = nb::hasattr(object, "codes");
+    if (view.is_cross) {
+      view.first = vocabulary(attribute(object, "first"), slot_of);
+      view.second = vocabulary(attribute(object, "second"), slot_of);
+      view.codes = array<double>(object, "codes", "d");
+    } else {
+      view.slot = slot_of(attribute(object, "feature"));
+      view.keys = texts(attribute(object, "keys"));
+    }
+    view.values = array<double>(object, "values", "d");
+    view.default_value = nb::cast<double>(attribute(object, "default"));
+    return view;
+  }
+
+ private:
+  // Lookups share vocabularies: one object is one view.
+  template <class SlotOf>
+  VocabularyView vocabulary(const nb::object& object, const SlotOf& slot_of) {
+    const auto known = vocabularies_.find(object.ptr());
+    if (known != vocabularies_.end()) return known->second;
+    const VocabularyView view{slot_of(attribute(object, "feature")), texts(attribute(object, "keys"))};
+    kept_.push_back(object);
+    vocabularies_.emplace(object.ptr(), view);
+    return view;
+  }
+
+  Span<std::string_view> texts(const nb::object& keys) {
     std::vector<std::string_view>& texts = texts_.emplace_back();
     for (nb::handle key : keys) {
       Py_ssize_t size = 0;
@@ -50,16 +78,13 @@ class Borrowed {
       texts.emplace_back(utf8, size_t(size));
     }
     kept_.push_back(keys);
-    view.keys = {texts.data(), texts.size()};
-    view.values = array<double>(object, "values", "d");
-    view.default_value = nb::cast<double>(attribute(object, "default"));
-    return view;
+    return {texts.data(), texts.size()};
   }
 
- private:
   std::deque<Py_buffer> buffers_;
   std::deque<std::vector<std::string_view>> texts_;
   std::vector<nb::object> kept_;
+  std::map<PyObject*, VocabularyView> vocabularies_;
 };
 
 int slot_of(nb::handle slots, nb::handle feature, bool is_category) {
@@ -82,17 +107,18 @@ Rewrite rewrite_of(nb::handle object) {
 
 HeadView head_of(nb::handle object, nb::handle slots, Borrowed& borrowed) {
   HeadView head;
+  const auto category_slot = [&](const nb::object& feature) { return slot_of(slots, feature, true); };
   for (nb::handle column : attribute(object, "columns")) {
     ColumnView view;
     const nb::object lookup = attribute(column, "lookup");
     view.is_category = !lookup.is_none();
-    view.slot = slot_of(slots, attribute(column, "feature"), view.is_category);
+    if (!view.is_category) view.slot = slot_of(slots, attribute(column, "feature"), false);
     view.rewrite = rewrite_of(attribute(column, "rewrite"));
-    if (view.is_category) view.lookup = borrowed.lookup(lookup, view.slot);
+    if (view.is_category) view.lookup = borrowed.lookup(lookup, category_slot);
     head.columns.push_back(view);
   }
   for (nb::handle term : attribute(object, "terms")) {
-    head.terms.push_back(borrowed.lookup(term, slot_of(slots, attribute(term, "feature"), true)));
+    head.terms.push_back(borrowed.lookup(term, category_slot));
   }
   head.intercept = nb::cast<double>(attribute(object, "intercept"));
   head.scale = nb::cast<double>(attribute(object, "scale"));

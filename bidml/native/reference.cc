@@ -1,5 +1,6 @@
 #include "reference.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -18,24 +19,45 @@ double rewritten(double x, Rewrite rewrite) noexcept {
   return x;
 }
 
-ReferenceHead::Lookup::Lookup(const LookupView& view)
-    : slot(view.slot), starts{0}, values(view.values.begin(), view.values.end()), default_value(view.default_value) {
-  for (const std::string_view key : view.keys) {
+ReferenceHead::Keys::Keys(int slot, Span<std::string_view> keys) : slot(slot), starts{0} {
+  for (const std::string_view key : keys) {
     text += key;
     starts.push_back(text.size());
   }
 }
 
-double ReferenceHead::Lookup::operator()(const TextRef* categories) const {
-  size_t low = 0, high = values.size();
+size_t ReferenceHead::Keys::operator()(const TextRef* categories) const {
+  size_t low = 0, high = size();
   while (low < high) {
     const size_t middle = (low + high) / 2;
     const auto key = std::string_view(text).substr(starts[middle], starts[middle + 1] - starts[middle]);
     const int order = std::string_view(categories[slot]).compare(key);
-    if (order == 0) return values[middle];
+    if (order == 0) return middle;
     (order < 0 ? high : low) = order < 0 ? middle : middle + 1;
   }
-  return default_value;
+  return size();
+}
+
+ReferenceHead::Lookup::Lookup(const LookupView& view)
+    : codes(view.codes.begin(), view.codes.end()),
+      values(view.values.begin(), view.values.end()),
+      default_value(view.default_value) {
+  if (view.is_cross) {
+    keys.emplace_back(view.first.slot, view.first.keys);
+    keys.emplace_back(view.second.slot, view.second.keys);
+  } else {
+    keys.emplace_back(view.slot, view.keys);
+  }
+}
+
+double ReferenceHead::Lookup::operator()(const TextRef* categories) const {
+  size_t at = keys[0](categories);
+  if (keys.size() == 2) {
+    const double code = double(at) * double(keys[1].size() + 1) + double(keys[1](categories));
+    const auto found = std::lower_bound(codes.begin(), codes.end(), code);
+    at = found != codes.end() && *found == code ? size_t(found - codes.begin()) : values.size();
+  }
+  return at < values.size() ? values[at] : default_value;
 }
 
 ReferenceHead::ReferenceHead(const HeadView& head)

@@ -14,11 +14,18 @@ class ReferenceHead {
   double margin(const double* numbers, const TextRef* categories) const;
 
  private:
-  struct Lookup {  // searched by bisection
+  struct Keys {  // searched by bisection
     int slot;
     std::string text;              // all keys, ascending
     std::vector<uint64_t> starts;  // (n_keys + 1,) into text
-    std::vector<double> values;    // (n_keys,)
+    Keys(int slot, Span<std::string_view> keys);
+    size_t operator()(const TextRef* categories) const;  // the place of the text, or n_keys
+    size_t size() const { return starts.size() - 1; }
+  };
+  struct Lookup {
+    std::vector<Keys> keys;      // one, of a cross two
+    std::vector<double> codes;   // of a cross
+    std::vector<double> values;
     double default_value;
     explicit Lookup(const LookupView& view);
     double operator()(const TextRef* categories) const;

@@ -2,7 +2,9 @@
 
 #include <cmath>
 #include <cstdio>
+#include <set>
 #include <stdexcept>
+#include <tuple>
 
 namespace bidml {
 namespace {
@@ -64,21 +66,52 @@ class Checker {
   }
 
   void lookup(const LookupView& lookup, bool missing_allowed) {
-    slot(lookup.slot, n_categories_, "category slot");
-    DEMAND(lookup.keys.size == lookup.values.size, "a lookup has one value per key",
-           std::to_string(lookup.values.size) + " values for " + std::to_string(lookup.keys.size) + " keys",
+    const size_t n = lookup.is_cross ? lookup.codes.size : lookup.keys.size;
+    DEMAND(n == lookup.values.size, "a lookup has one value per key",
+           std::to_string(lookup.values.size) + " values for " + std::to_string(n) + " keys",
            "export the model again");
-    n_keys += lookup.keys.size;
+    if (lookup.is_cross) {
+      cross(lookup);
+    } else {
+      keys(lookup.slot, lookup.keys);
+    }
+    for (size_t i = 0; i < n; ++i) value(lookup.values[i], missing_allowed);
+    value(lookup.default_value, missing_allowed);
+  }
+
+  void keys(int of_slot, const Span<std::string_view>& keys) {
+    slot(of_slot, n_categories_, "category slot");
+    count(keys.size);
+    for (size_t i = 1; i < keys.size; ++i) {
+      DEMAND(keys[i - 1] < keys[i], "the keys of a lookup are distinct and ascending",
+             std::string(keys[i].substr(0, 100)), "sort them");
+    }
+  }
+
+  void cross(const LookupView& lookup) {
+    for (const VocabularyView* vocabulary : {&lookup.first, &lookup.second}) {
+      // those that lookups share are looked at once
+      if (!vocabularies_.insert({vocabulary->slot, vocabulary->keys.data}).second) continue;
+      keys(vocabulary->slot, vocabulary->keys);
+    }
+    crosses_.insert({lookup.first.slot, lookup.first.keys.data, lookup.second.slot, lookup.second.keys.data});
+    DEMAND(crosses_.size() <= kMaxCrosses, "at most " + std::to_string(kMaxCrosses) + " crosses",
+           std::to_string(crosses_.size()), "cross fewer categories");
+    count(lookup.codes.size);
+    const double n_pairs = double(lookup.first.keys.size + 1) * double(lookup.second.keys.size + 1);
+    for (size_t i = 0; i < lookup.codes.size; ++i) {
+      const double code = lookup.codes[i];
+      DEMAND(code >= 0.0 && code < n_pairs && code == std::trunc(code), "the code of a pair is an integer in range",
+             text(code), "export the model again");
+      DEMAND(i == 0 || lookup.codes[i - 1] < code, "the codes of a cross are distinct and ascending", text(code),
+             "sort them");
+    }
+  }
+
+  void count(size_t n) {
+    n_keys += n;
     DEMAND(n_keys <= kMaxKeys, "at most " + std::to_string(kMaxKeys) + " keys in all", std::to_string(n_keys),
            "drop rare categories");
-    for (size_t i = 0; i < lookup.keys.size; ++i) {
-      if (i > 0) {
-        DEMAND(lookup.keys[i - 1] < lookup.keys[i], "the keys of a lookup are distinct and ascending",
-               std::string(lookup.keys[i].substr(0, 100)), "sort them");
-      }
-      value(lookup.values[i], missing_allowed);
-    }
-    value(lookup.default_value, missing_allowed);
   }
 
   void value(double value, bool missing_allowed) const {
@@ -163,6 +196,8 @@ class Checker {
 
   int n_numbers_;
   int n_categories_;
+  std::set<std::pair<int, const std::string_view*>> vocabularies_;
+  std::set<std::tuple<int, const std::string_view*, int, const std::string_view*>> crosses_;
   std::string where_;
 };
 

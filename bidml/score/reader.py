@@ -20,6 +20,7 @@ from bidml.blueprint import (
     Blueprint,
     Calibration,
     Column,
+    CrossLookup,
     CtrBlueprint,
     Head,
     Knots,
@@ -27,6 +28,7 @@ from bidml.blueprint import (
     Lookup,
     Rewrite,
     Trees,
+    Vocabulary,
     WinBlueprint,
     WinFamily,
 )
@@ -169,7 +171,8 @@ class _Parts:
                 raise ArtifactError("a node's name is unique", value=node.name, remedy=_DAMAGED)
             self.nodes[node.name] = node
         self._initializers = graph.initializers
-        self._lookups: dict[str, Lookup] = {}
+        self._lookups: dict[str, Lookup | CrossLookup] = {}
+        self._vocabularies: dict[str, Vocabulary] = {}
 
     def probability(self, head: str, calibration: str) -> CtrBlueprint:
         positive = self._number(f"{calibration}.positive", 1.0)
@@ -231,7 +234,7 @@ class _Parts:
             raise ArtifactError(f"{name} is one double", value=(tensor.dtype, tensor.dims), remedy=_DAMAGED)
         return float(tensor.data[0])
 
-    def _term(self, node: Node) -> Lookup:
+    def _term(self, node: Node) -> Lookup | CrossLookup:
         if len(node.inputs) != 2:
             raise ArtifactError(f"{node.name} adds two values", value=node.inputs, remedy=_DAMAGED)
         return self._lookup(node.inputs[1])
@@ -248,21 +251,42 @@ class _Parts:
         lookup = self._lookup(source)
         return Column(lookup.feature, lookup, rewrite)
 
-    def _lookup(self, name: str) -> Lookup:
+    def _lookup(self, name: str) -> Lookup | CrossLookup:
         if name not in self._lookups:
-            node = self.nodes.get(name)
-            if node is None or len(node.inputs) != 1:
-                raise ArtifactError("a lookup is a node of one input", value=name, remedy=_DAMAGED)
+            node = self._node(name, n_inputs=1)
             default = self._tensor(node, "default_tensor", DOUBLE)
             if len(default) != 1:
                 raise ArtifactError(f"{name} has one default", value=len(default), remedy=_DAMAGED)
-            self._lookups[name] = Lookup(
-                feature=node.inputs[0],
-                keys=self._tensor(node, "keys_tensor", STRING),
-                values=self._tensor(node, "values_tensor", DOUBLE),
-                default=default[0],
-            )
+            values = self._tensor(node, "values_tensor", DOUBLE)
+            (source,) = node.inputs
+            if source.startswith("cross."):
+                first, second = self._crossed(source)
+                codes = self._tensor(node, "keys_tensor", DOUBLE)
+                self._lookups[name] = CrossLookup(first, second, codes, values, default[0])
+            else:
+                keys = self._tensor(node, "keys_tensor", STRING)
+                self._lookups[name] = Lookup(source, keys, values, default[0])
         return self._lookups[name]
+
+    def _crossed(self, name: str) -> tuple[Vocabulary, Vocabulary]:
+        scaled, second = self._node(name, n_inputs=2).inputs
+        first, _ = self._node(scaled, n_inputs=2).inputs
+        return self._vocabulary(first), self._vocabulary(second)
+
+    def _vocabulary(self, name: str) -> Vocabulary:
+        if name not in self._vocabularies:
+            node = self._node(name, n_inputs=1)
+            keys = self._tensor(node, "keys_tensor", STRING)
+            self._vocabularies[name] = Vocabulary(node.inputs[0], keys)
+        return self._vocabularies[name]
+
+    def _node(self, name: str, *, n_inputs: int) -> Node:
+        node = self.nodes.get(name)
+        if node is None or len(node.inputs) != n_inputs:
+            raise ArtifactError(
+                f"{name} is a node of {n_inputs} inputs", value=node and node.inputs, remedy=_DAMAGED
+            )
+        return node
 
     def _trees(self, node: Node) -> Trees:
         has_sets = "membership_values" in node.attributes

@@ -10,6 +10,7 @@ import pytest
 from artifacts import (
     complete_blueprint,
     conversions_blueprint,
+    crossed_blueprint,
     isotonic_blueprint,
     log_normal_blueprint,
     log_price_blueprint,
@@ -31,6 +32,7 @@ NEWEST = {
     "conversions": conversions_blueprint,
     "log_normal": log_normal_blueprint,
     "isotonic": isotonic_blueprint,
+    "crosses": crossed_blueprint,
 }
 
 REQUESTS: list[dict[str, Any]] = [

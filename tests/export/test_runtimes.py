@@ -17,6 +17,7 @@ from artifacts import (
     SPEC,
     blueprints,
     complete_blueprint,
+    crossed_blueprint,
     isotonic_blueprint,
     log_normal_blueprint,
     trees_of,
@@ -117,6 +118,7 @@ def test_the_lowest_and_the_newest_onnxruntime_agree() -> None:
         complete_blueprint(),
         log_normal_blueprint(),
         isotonic_blueprint(),
+        crossed_blueprint(),
         near_neutral(),
         many_shapes(),
         *any_blueprints(40),
@@ -139,7 +141,9 @@ def test_the_lowest_and_the_newest_onnxruntime_agree() -> None:
 @pytest.mark.parametrize(
     "level", ["ORT_DISABLE_ALL", "ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL"]
 )
-@pytest.mark.parametrize("make", [complete_blueprint, log_normal_blueprint, isotonic_blueprint])
+@pytest.mark.parametrize(
+    "make", [complete_blueprint, log_normal_blueprint, isotonic_blueprint, crossed_blueprint]
+)
 def test_no_optimisation_changes_the_result(make: Callable[[], Blueprint], level: str) -> None:
     """Fusions and foldings keep the doubles."""
     blueprint = make()

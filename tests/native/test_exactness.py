@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bidml.blueprint import Column, Head, Lookup, Rewrite, Trees
+from bidml.blueprint import Column, CrossLookup, Head, Lookup, Rewrite, Trees, Vocabulary
 from bidml.score._native import Engine, isa_available
 
 ISAS = [isa for isa in ("scalar", "avx2", "avx512") if isa_available(isa)]
@@ -154,11 +154,26 @@ def lookups(draw: st.DrawFn, slot: int) -> Lookup:
 
 
 @st.composite
+def crosses(draw: st.DrawFn, vocabularies: list[Vocabulary]) -> CrossLookup:
+    """Of a few vocabularies, so that heads share pairs of them, their columns and terms."""
+    first, second = draw(st.permutations(vocabularies))[:2]
+    codes = sorted(draw(st.sets(st.integers(0, first.n_numbers * second.n_numbers - 1), max_size=20)))
+    values = [draw(st.sampled_from([-1.0, 0.0, 0.5, 1.0, 2.0, 3.25])) for _ in codes]
+    return CrossLookup(
+        first, second, array("d", codes), array("d", values), draw(st.sampled_from([0.0, 0.5]))
+    )
+
+
+@st.composite
 def models(draw: st.DrawFn) -> tuple[list[Head], int, int, int]:
     """Heads over shared slots, the numbers of number and category slots, a seed for rows and trees."""
     n_numbers, n_categories = draw(st.integers(1, 70)), draw(st.integers(0, 4))
     seed = draw(st.integers(0, 2**32))
     rng = np.random.default_rng(seed)
+    vocabularies = [
+        Vocabulary(f"c{slot}", tuple(sorted(draw(st.sets(st.sampled_from(TEXTS))), key=str.encode)))
+        for slot in range(n_categories)
+    ]
     heads = []
     for _ in range(draw(st.integers(1, 3))):
         columns = [
@@ -171,6 +186,10 @@ def models(draw: st.DrawFn) -> tuple[list[Head], int, int, int]:
             term = draw(lookups(slot))
             if draw(st.booleans()) and not np.isnan([*term.values, term.default]).any():
                 terms.append(term)
+        for _ in range(draw(st.integers(0, 3)) if n_categories > 1 else 0):
+            cross = draw(crosses(vocabularies))
+            columns.append(Column(cross.feature, cross, draw(st.sampled_from(Rewrite))))
+            terms += [draw(crosses(vocabularies))] if draw(st.booleans()) else []
         trees = random_trees(draw(shapes(len(columns))), rng)
         heads.append(
             Head(

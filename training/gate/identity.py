@@ -7,7 +7,7 @@ from datetime import datetime
 import numpy as np
 import pandas as pd
 
-from bidml.blueprint import Blueprint, Head
+from bidml.blueprint import Blueprint, Head, Lookup
 from training.config import GateConfig
 from training.gate.judged import Judged
 from training.gate.verdict import Checks
@@ -100,8 +100,10 @@ def _unseen_shares(model: Judged, feature: str) -> dict[str, float]:
     codes, values = model.codes(feature)
     shares = {}
     for name, head in _heads(model.blueprint).items():
-        lookups = [column.lookup for column in head.columns if column.lookup is not None] + list(head.terms)
-        keys = {key for lookup in lookups if lookup.feature == feature for key in lookup.keys}
+        known = [
+            lookup for lookup in head.lookups if isinstance(lookup, Lookup)
+        ]  # a cross knows no other texts
+        keys = {key for lookup in known if lookup.feature == feature for key in lookup.keys}
         if keys:
             unseen = np.array([value not in keys and value != "" for value in values])
             shares[name] = float(unseen[codes].mean())
