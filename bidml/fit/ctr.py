@@ -13,10 +13,10 @@ import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from bidml.blueprint import Calibration, CtrBlueprint, Head, Lookup
+from bidml.blueprint import Calibration, CrossLookup, CtrBlueprint, Head, Lookup
 from bidml.contract import FeatureKind, FeatureSpec
 from bidml.errors import ConfigError, DataError
-from bidml.features import Doubles, RawColumns, encode, raw_columns
+from bidml.features import Doubles, RawColumns, encode, looked_up, raw_columns
 from bidml.fit.boosting import Rows, boost, log_odds_of, preset_of
 from bidml.fit.calibration import (
     calibrated,
@@ -26,6 +26,7 @@ from bidml.fit.calibration import (
     traffic_level,
 )
 from bidml.fit.crew import ALONE, Crew, mean, sampled
+from bidml.fit.crosses import Pair, check_crosses
 from bidml.fit.encoding import Categories, Earlier, OtherFolds, Visibility, as_ticks, lookup_values
 from bidml.fit.ftrl import fit_ftrl
 from bidml.fit.labels import checked_outcomes, checked_rate, checked_weights, find_leaks, warn_of_leaks
@@ -47,6 +48,8 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     calibration: "beta", "platt", "isotonic" (beta, bent where the held-out clicks ask for it) or "none".
     segments: categories that get an offset of their own, shrunk by the evidence, on top of the trees.
     parents: category → the category it belongs to (placement → app): where little is known of it, it is as that.
+    crosses: pairs of categories that also count together (app and slot), in the linear base and for the trees, as what
+        they do beyond each by itself; a pair that is rare or unseen is as the two.
     negative_sampling_rate: the share of unclicked impressions that were kept in `X`, in (0, 1]; predictions are for
         all impressions, by ln(rate) in log-odds, exactly.
     held_out_share: the last rows in time, for stopping, calibration and `held_out_`; without time, random rows.
@@ -57,11 +60,11 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Attributes
     ----------
-    booster_, columns_, intercept_, terms_ (tuple of `Lookup`: linear base, then segments), calibration_: the model.
+    booster_, columns_, intercept_, terms_ (lookups: linear base, then segments), calibration_: the model.
     held_out_: `n_rows`, `events`, and of the calibrated model `log_loss`, `normalized_entropy`, `auc` on the held-out
         rows; `uncalibrated_ratio`: Σp / Σy there before calibration.
     traffic_level_: what `fit_traffic_level` added to the log-odds; 0 before.
-    dictionaries_: category → (keys kept, training rows pooled).
+    dictionaries_: category (or cross, "app*slot") → (keys kept, training rows pooled).
     leaks_: feature → AUC by itself, where that is alarming (a `LeakWarning`).
     """
 
@@ -77,6 +80,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         calibration: str = "beta",
         segments: Sequence[str] = (),
         parents: Mapping[str, str] | None = None,
+        crosses: Sequence[Pair] = (),
         negative_sampling_rate: float = 1.0,
         held_out_share: float = 0.15,
         refit: bool = True,
@@ -92,6 +96,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.calibration = calibration
         self.segments = segments
         self.parents = parents
+        self.crosses = crosses
         self.negative_sampling_rate = negative_sampling_rate
         self.held_out_share = held_out_share
         self.refit = refit
@@ -214,6 +219,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             expected=np.full(n_rows, rate),
             weight=weight,
             parents=self.parents,
+            crosses=self.crosses,
             max_keys=self.max_keys,
             min_count=self.min_count,
             crew=crew,
@@ -222,10 +228,12 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             [column.feature for column in inputs.columns], inputs.training, y, rng=rng, crew=crew
         )
         fit_rows, held_out = _split(n_rows, time, self.held_out_share, rng, crew)
-        terms: tuple[Lookup, ...] = ()
+        terms: tuple[Lookup | CrossLookup, ...] = ()
         margin = np.full(n_rows, intercept)
         if self.base == "linear" or (self.base == "auto" and time is not None):
-            categories = [inputs.categories[feature.name] for feature in self.spec.categories()]
+            names = [feature.name for feature in self.spec.categories()]
+            categories = [inputs.categories[name] for name in names]
+            categories += [found for name, found in inputs.categories.items() if name not in names]
             linear = fit_ftrl(
                 categories, y, base_log_odds=intercept, weight=weight, time=time, rng=rng, crew=crew
             )
@@ -252,7 +260,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             crew,
         )
         self.dictionaries_ = {
-            name: (len(found.keys), found.n_pooled_rows) for name, found in inputs.categories.items()
+            name: (found.n_keys, found.n_pooled_rows) for name, found in inputs.categories.items()
         }
         self.leaks_ = leaks
         self.classes_ = np.array([0, 1])
@@ -291,7 +299,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         matrix = encode(raw, Head(self.columns_, None))
         margin = log_odds_of(self.booster_, matrix, n_jobs=self.n_jobs) + self.intercept_
         for term in self.terms_:
-            margin = margin + lookup_values(term, raw[term.feature])
+            margin = margin + looked_up(term, raw)
         return margin
 
     def _check_parameters(self) -> None:
@@ -304,6 +312,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise ConfigError(
                 "the held-out share is between 0 and 1", value=self.held_out_share, remedy="for example 0.15"
             )
+        check_crosses(self.crosses, [feature.name for feature in self.spec.categories()])
         for name in self.segments:
             if self.spec[name].kind is not FeatureKind.CATEGORY:
                 raise ConfigError(

@@ -13,7 +13,7 @@ a `blueprint.Lookup`.
 Shrinkage is empirical Bayes. An effect δ_c ~ N(0, 1/κ); the evidence of a category is its score G and information H;
 then δ̂ = G / (H + κ), and since E G² = H + H²/κ, the data tell κ. For rare clicks κ is a number of expected clicks.
 
-Limits: a lookup reads one feature, so a cross of two categories has no form here.
+A cross of two categories is a category too (`fit.crosses`), which differs only in its lookup.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from bidml.blueprint import Lookup
+from bidml.blueprint import CrossLookup, Lookup
 from bidml.bounds import MAX_KEY_BYTES
 from bidml.errors import ConfigError, DataError
 from bidml.features import UNMATCHABLE
@@ -88,14 +88,18 @@ class Categories:
         return cls(feature, tuple(distinct[kept].tolist()), code_of[found], crew)
 
     @property
+    def n_keys(self) -> int:
+        return len(self.keys)
+
+    @property
     def n_codes(self) -> int:
         """The keys and the pool."""
-        return len(self.keys) + 1
+        return self.n_keys + 1
 
     @property
     def n_pooled_rows(self) -> int:
         """Rows whose text was rare, beyond the bound, or unmatchable."""
-        return int((self.codes == len(self.keys)).sum())
+        return int((self.codes == self.n_keys).sum())
 
     def sums(self, quantity: Doubles) -> Doubles:
         """Σ `quantity` (n_rows,) over the rows of each code, on all ranks; (n_codes,)."""
@@ -110,15 +114,18 @@ class Categories:
 
     def column(self, values: Doubles, served: Doubles) -> FittedColumn:
         """`values` (n_rows,) for training, `served` (n_codes,) for the lookup."""
-        lookup = Lookup(self.feature, self.keys, array("d", served[:-1].tobytes()), float(served[-1]))
-        return FittedColumn(lookup, values)
+        return FittedColumn(self.lookup(served), values)
+
+    def lookup(self, served: Doubles) -> Lookup | CrossLookup:
+        """What the bidder finds: `served` (n_codes,), the pool's last."""
+        return Lookup(self.feature, self.keys, array("d", served[:-1].tobytes()), float(served[-1]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FittedColumn:
     """One encoding: `lookup` for serving, `values` (n_rows,) for training, which no row's own outcome has entered."""
 
-    lookup: Lookup
+    lookup: Lookup | CrossLookup
     values: Doubles
 
 
@@ -314,7 +321,7 @@ def effect_and_count_columns(
         evidence.effect(visible[:, :-1], shrinkage), evidence.effect(totals[:, :-1], shrinkage)
     )
     totals[-1, -1] = 0.0
-    visible[categories.codes == len(categories.keys), -1] = 0.0
+    visible[categories.codes == categories.n_keys, -1] = 0.0
     return effect, categories.column(np.log1p(visible[:, -1]), np.log1p(totals[:, -1]))
 
 

@@ -10,13 +10,12 @@ their weights (a batch ends where time advances, and has at most a two-hundredth
 batch is a few array operations; and α is the one of a few whose progressive log loss is least. A crew's batches are of
 all ranks' rows in one order of time: one sum over ranks a batch, and the same weights on every rank.
 
-Limits: categories only. A number's place is in the trees; a cross of categories has no form in the artifact.
+Limits: categories only, and crosses of two. A number's place is in the trees.
 """
 
 from __future__ import annotations
 
 import itertools
-from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -24,7 +23,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from bidml.blueprint import Lookup
+from bidml.blueprint import CrossLookup, Lookup
 from bidml.fit.crew import ALONE, Crew, sampled, total
 from bidml.fit.encoding import Categories, Doubles, as_ticks
 
@@ -38,11 +37,11 @@ _AVERAGED_SHARE: Final = 0.15
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FtrlLinear:
-    """`terms`: a weight per category, to be added to `intercept`. `progressive` (n_rows,): each row's log-odds before
-    it was learnt from, `alpha` the learning rate that was best by them."""
+    """`terms`: a weight per category or pair, to be added to `intercept`. `progressive` (n_rows,): each row's log-odds
+    before it was learnt from, `alpha` the learning rate that was best by them."""
 
     intercept: float
-    terms: tuple[Lookup, ...]
+    terms: tuple[Lookup | CrossLookup, ...]
     progressive: Doubles
     alpha: float
 
@@ -102,12 +101,7 @@ def fit_ftrl(
     progressive = np.empty(n_rows)
     progressive[order] = scores[best]
     terms = tuple(
-        Lookup(
-            feature.feature,
-            feature.keys,
-            array("d", weights[start : start + len(feature.keys)].tobytes()),
-            float(weights[start + len(feature.keys)]),
-        )
+        feature.lookup(weights[start : start + feature.n_codes])
         for feature, start in zip(features, offsets, strict=False)
     )
     return FtrlLinear(base_log_odds + float(weights[0]), terms, progressive, alphas[best])

@@ -18,7 +18,7 @@ from typing import Final
 
 import numpy as np
 
-from bidml.blueprint import Lookup
+from bidml.blueprint import CrossLookup, Lookup
 from bidml.fit.censored import CensoredLikelihood, global_curve, newton_shift
 from bidml.fit.crew import Crew, mean
 from bidml.fit.encoding import Categories, FittedColumn, Indices, Visibility
@@ -52,12 +52,12 @@ class LinearBase:
     n_rows: int
 
     @property
-    def terms(self) -> tuple[Lookup, ...]:
+    def terms(self) -> tuple[Lookup | CrossLookup, ...]:
         """The weights as terms of the location head; features without an effect are left out."""
         return tuple(e.lookup for e in self.effects if any(e.lookup.values) or e.lookup.default)
 
     @property
-    def slope_terms(self) -> tuple[Lookup, ...]:
+    def slope_terms(self) -> tuple[Lookup | CrossLookup, ...]:
         """The weights as terms of the slope head."""
         return tuple(e.lookup for e in self.slope_effects)
 

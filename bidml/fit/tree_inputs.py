@@ -1,8 +1,9 @@
-"""Raw features → what the trees read: numbers as they are, categories as effect, count and (where few) rank."""
+"""Raw features → what the trees read: numbers as they are, categories and crosses as effect, count and (where few)
+rank."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +14,7 @@ from bidml.contract import FeatureKind, FeatureSpec
 from bidml.errors import ConfigError
 from bidml.features import Doubles, RawColumns, encode
 from bidml.fit.crew import ALONE, Crew
+from bidml.fit.crosses import CrossedCategories, Pair, check_crosses, cross_categories
 from bidml.fit.encoding import (
     Categories,
     FittedColumn,
@@ -29,7 +31,7 @@ FEW_KEYS: Final = 16  # up to here trees sort categories out by themselves, and 
 class TreeInputs:
     """`columns` as the artifact computes them; `training` (n_rows, n_columns), column by column in memory: their values
     for the rows they were learnt from, none of which has seen its own outcome. `categories`: the coded
-    columns by name."""
+    columns by name, those of the crosses last."""
 
     columns: tuple[Column, ...]
     training: Doubles
@@ -46,6 +48,7 @@ class TreeInputs:
         expected: Doubles,
         weight: Doubles | None = None,
         parents: Mapping[str, str] | None = None,
+        crosses: Sequence[Pair] = (),
         max_keys: int = 50_000,
         min_count: int = 3,
         crew: Crew = ALONE,
@@ -53,13 +56,24 @@ class TreeInputs:
         """From the `raw_columns` of training rows with outcomes `y` (n_rows,) in [0, 1] and `expected` rates (n_rows,).
 
         `parents` maps a category to the one whose effect it deviates from (placement → app): a hierarchical prior.
-        Raises `ConfigError` for a parent that is no category of the spec, or its own ancestor.
+        `crosses`: pairs of categories whose effect deviates from those of both. Raises `ConfigError` for a parent that
+        is no category of the spec, or its own ancestor, and for what `check_crosses` refuses.
         """
         learner = _Learner(
-            raw, spec, y, visibility, expected, weight, dict(parents or {}), max_keys, min_count, crew
+            raw,
+            spec,
+            y,
+            visibility,
+            expected,
+            weight,
+            dict(parents or {}),
+            [(first, second) for first, second in crosses],
+            max_keys,
+            min_count,
+            crew,
         )
         columns: list[Column] = []
-        training = np.empty((len(y), 2 * len(spec.features)), order="F")
+        training = np.empty((len(y), 2 * (len(spec.features) + len(crosses))), order="F")
         for feature in spec.features:
             if feature.kind is FeatureKind.NUMBER:
                 training[:, len(columns)] = raw[feature.name]
@@ -69,6 +83,11 @@ class TreeInputs:
                     training[:, len(columns)] = fitted.values
                     columns.append(Column(feature.name, fitted.lookup))
                 learner.forget(feature.name)
+        for name in learner.cross():
+            for fitted in learner.columns_of(name):
+                training[:, len(columns)] = fitted.values
+                columns.append(Column(name, fitted.lookup))
+            learner.forget(name)
         return cls(tuple(columns), training[:, : len(columns)], learner.categories)
 
     def of(self, raw: RawColumns) -> Doubles:
@@ -86,39 +105,56 @@ class _Learner:
         expected: Doubles,
         weight: Doubles | None,
         parents: dict[str, str],
+        crosses: list[Pair],
         max_keys: int,
         min_count: int,
         crew: Crew,
     ) -> None:
         self._raw, self._y, self._visibility, self._weight = raw, y, visibility, weight
-        self._expected, self._parents = expected, parents
+        self._expected, self._parents, self._crosses = expected, parents, crosses
         self._max_keys, self._min_count, self._crew = max_keys, min_count, crew
         self._done: dict[str, tuple[FittedColumn, ...]] = {}
         self.categories: dict[str, Categories] = {}
         _check_parents(spec, parents)
+        check_crosses(crosses, [feature.name for feature in spec.categories()])
+
+    def cross(self) -> list[str]:
+        """Codes the crosses, once all categories are; their names."""
+        options = {"max_keys": self._max_keys, "min_count": self._min_count}
+        crossed = cross_categories(self.categories, self._crosses, **options)
+        self.categories |= crossed
+        return list(crossed)
 
     def columns_of(self, name: str) -> tuple[FittedColumn, ...]:
         """Effect and count, or effect and rank of few; of a constant the rank, as its running mean tells the time."""
         if name not in self._done:
-            categories = self.categories[name] = Categories.of(
-                name, self._raw[name], max_keys=self._max_keys, min_count=self._min_count, crew=self._crew
-            )
+            categories = self._categories_of(name)
             if np.count_nonzero(categories.counts) == 1:
                 self._done[name] = (rank_column(categories),)
             else:
                 evidence = OutcomeEvidence(self._y, self._expected_of(name), self._weight)
                 effect, count = effect_and_count_columns(categories, evidence, self._visibility)
-                few = len(categories.keys) <= FEW_KEYS
+                few = categories.n_keys <= FEW_KEYS
                 self._done[name] = (effect, rank_column(categories)) if few else (effect, count)
         return self._done[name]
 
+    def _categories_of(self, name: str) -> Categories:
+        if name not in self.categories:
+            self.categories[name] = Categories.of(
+                name, self._raw[name], max_keys=self._max_keys, min_count=self._min_count, crew=self._crew
+            )
+        return self.categories[name]
+
     def forget(self, name: str) -> None:
-        """Values that no child will ask for are gigabytes."""
-        if name not in self._parents.values():
+        """Values that no child and no cross will ask for are gigabytes."""
+        if name not in self._parents.values() and not any(name in cross for cross in self._crosses):
             del self._done[name]
 
     def _expected_of(self, name: str) -> Doubles:
-        """The rate that the ancestors of a category lead one to expect."""
+        """The rate that the ancestors of a category lead one to expect; of a cross, its sides and their ancestors."""
+        categories = self.categories.get(name)
+        if isinstance(categories, CrossedCategories):
+            return self._expected_of_sides(categories.first.feature, categories.second.feature)
         parent = self._parents.get(name)
         if parent is None:
             return self._expected
@@ -128,6 +164,21 @@ class _Learner:
         odds = expected / (1.0 - expected) * np.exp(columns[0].values)
         found: Doubles = odds / (1.0 + odds)
         return found
+
+    def _expected_of_sides(self, first: str, second: str) -> Doubles:
+        odds = self._expected / (1.0 - self._expected)
+        for name in dict.fromkeys((*self._line_of(first), *self._line_of(second))):
+            columns = self.columns_of(name)
+            if len(columns) > 1:
+                odds = odds * np.exp(columns[0].values)
+        found: Doubles = odds / (1.0 + odds)
+        return found
+
+    def _line_of(self, name: str) -> list[str]:
+        line = [name]
+        while (parent := self._parents.get(line[-1])) is not None:
+            line.append(parent)
+        return line
 
 
 def _check_parents(spec: FeatureSpec, parents: Mapping[str, str]) -> None:

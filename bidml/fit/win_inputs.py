@@ -13,11 +13,11 @@ import numpy as np
 
 from bidml.blueprint import Column, Head, WinFamily
 from bidml.contract import FeatureSpec
-from bidml.features import RawColumns, encode
+from bidml.features import RawColumns, encode, looked_up
 from bidml.fit.binned_numbers import BinnedNumber
 from bidml.fit.censored import CensoredLikelihood
 from bidml.fit.crew import ALONE, Crew
-from bidml.fit.encoding import Categories, Indices, OtherFolds, lookup_values, rank_column
+from bidml.fit.encoding import Categories, Indices, OtherFolds, rank_column
 from bidml.fit.linear_base import FEW_KEYS, LinearBase, fit_linear_base
 from bidml.fit.observations import Doubles, MarketPriceObservations
 from bidml.fit.two_boosters import TrainingRows
@@ -43,10 +43,10 @@ class WinInputs:
         beta = np.full(n, self.base.intercept)
         if self.has_terms:
             for effect in self.base.effects:
-                beta += lookup_values(effect.lookup, raw[effect.lookup.feature])
+                beta += looked_up(effect.lookup, raw)
         a = np.full(n, self.base.log_slope)
         for effect in self.base.slope_effects:
-            a += lookup_values(effect.lookup, raw[effect.lookup.feature])
+            a += looked_up(effect.lookup, raw)
         return TrainingRows(self.matrix(raw), likelihood, beta, a)
 
     def matrix(self, raw: RawColumns) -> Doubles:

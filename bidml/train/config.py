@@ -81,6 +81,7 @@ class CtrConfig(_Section):
 
     preset: str = "latency"
     calibration: str = "beta"
+    crosses: tuple[tuple[str, str], ...] = ()
     negative_sampling_rate: float = Field(1.0, gt=0.0, le=1.0)
 
 
@@ -169,10 +170,11 @@ class TrainConfig(_Section):
         for where in ("path", "test_path"):
             del document["log"][where]
         del document["n_threads"]
-        if (
-            self.win.family is WinFamily.LOG_LOGISTIC
-        ):  # artifacts keep the bytes they had before there were others
+        # artifacts keep the bytes they had before there was anything else
+        if self.win.family is WinFamily.LOG_LOGISTIC:
             del document["win"]["family"]
+        if not self.ctr.crosses:
+            del document["ctr"]["crosses"]
         return document
 
 

@@ -198,6 +198,7 @@ def _fit_clicks(
             data.spec,
             preset=config.ctr.preset,
             calibration=config.ctr.calibration,
+            crosses=config.ctr.crosses,
             negative_sampling_rate=config.ctr.negative_sampling_rate,
             random_state=config.random_state,
             n_jobs=config.n_threads,
