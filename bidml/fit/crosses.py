@@ -32,6 +32,10 @@ class CrossedCategories(Categories):
     pairs: Doubles
 
     @property
+    def sides(self) -> tuple[Vocabulary, Vocabulary]:
+        return self.first, self.second
+
+    @property
     def n_keys(self) -> int:
         return len(self.pairs)
 

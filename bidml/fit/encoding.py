@@ -194,6 +194,10 @@ class OtherFolds:
     ) -> OtherFolds:
         return cls(rng.permutation(np.arange(n_rows) % n_folds), crew)
 
+    def visible(self) -> list[npt.NDArray[np.bool_]]:
+        """For each fold the rows (n_rows,) that its own rows may learn from."""
+        return [self._folds != fold for fold in range(self._n_folds)]
+
     def sums(self, codes: Indices, n_codes: int, quantities: Doubles) -> Doubles:
         cell = codes * self._n_folds + self._folds
         found = np.empty(quantities.shape)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from bidml.blueprint import Column, Head
 from bidml.contract import FeatureKind, FeatureSpec
@@ -18,9 +19,11 @@ from bidml.fit.crosses import CrossedCategories, Pair, check_crosses, cross_cate
 from bidml.fit.encoding import (
     Categories,
     FittedColumn,
+    OtherFolds,
     OutcomeEvidence,
     Visibility,
     effect_and_count_columns,
+    empirical_shrinkage,
     rank_column,
 )
 
@@ -132,11 +135,60 @@ class _Learner:
             if np.count_nonzero(categories.counts) == 1:
                 self._done[name] = (rank_column(categories),)
             else:
-                evidence = OutcomeEvidence(self._y, self._expected_of(name), self._weight)
-                effect, count = effect_and_count_columns(categories, evidence, self._visibility)
+                effect, count = self._effect_and_count(name)
                 few = categories.n_keys <= FEW_KEYS
                 self._done[name] = (effect, rank_column(categories)) if few else (effect, count)
         return self._done[name]
+
+    def _effect_and_count(self, name: str) -> tuple[FittedColumn, FittedColumn]:
+        categories = self.categories[name]
+        if not isinstance(categories, CrossedCategories):
+            evidence = OutcomeEvidence(self._y, self._expected_of(name), self._weight)
+            return effect_and_count_columns(categories, evidence, self._visibility)
+        sides = self._sides_of(categories)
+        if isinstance(self._visibility, OtherFolds):
+            return self._out_of_fold(categories, sides, self._visibility)
+        odds = self._expected / (1.0 - self._expected)
+        for side in sides:
+            odds = odds * np.exp(self.columns_of(side)[0].values)
+        evidence = OutcomeEvidence(self._y, odds / (1.0 + odds), self._weight)
+        return effect_and_count_columns(categories, evidence, self._visibility)
+
+    def _out_of_fold(
+        self, cross: CrossedCategories, sides: list[str], folds: OtherFolds
+    ) -> tuple[FittedColumn, FittedColumn]:
+        """Each fold's values are those that the other folds would serve.
+
+        Expecting of each row what the other folds say of its sides would not do: the rows of a pair share its sides, so
+        what they are expected to do knows each other's outcomes, and with rare sides a row reads its own from theirs.
+        """
+        served = self._beyond_sides(cross, sides, np.ones(len(self._y), dtype=bool))
+        values = np.empty((len(self._y), 2))
+        for visible in folds.visible():
+            values[~visible] = self._beyond_sides(cross, sides, visible)[cross.codes[~visible]]
+        return cross.column(values[:, 0], served[:, 0]), cross.column(values[:, 1], served[:, 1])
+
+    def _beyond_sides(
+        self, cross: CrossedCategories, sides: list[str], visible: npt.NDArray[np.bool_]
+    ) -> Doubles:
+        """Effect and ln(1 + n) of each code by the `visible` rows alone, (n_codes, 2)."""
+        weight = visible if self._weight is None else visible * self._weight
+        base = np.log(self._expected) - np.log1p(-self._expected)
+        effects: dict[str, Doubles] = {}
+
+        def effect_of(categories: Categories, beyond: list[str]) -> Doubles:
+            s = base + sum(effects[name] for name in beyond)
+            evidence = OutcomeEvidence(self._y, 1.0 / (1.0 + np.exp(-s)), weight.astype(np.float64))
+            sums = np.column_stack([categories.sums(quantity) for quantity in evidence.quantities.T])
+            return evidence.effect(sums, empirical_shrinkage(*evidence.score_and_information(sums[:-1])))
+
+        for side in sides:
+            categories = self.categories[side]
+            ancestors = [name for name in self._line_of(side)[1:] if name in effects]
+            effects[side] = effect_of(categories, ancestors)[categories.codes]
+        n = cross.sums(visible.astype(np.float64))
+        n[-1] = 0.0
+        return np.column_stack((effect_of(cross, sides), np.log1p(n)))
 
     def _categories_of(self, name: str) -> Categories:
         if name not in self.categories:
@@ -151,10 +203,7 @@ class _Learner:
             del self._done[name]
 
     def _expected_of(self, name: str) -> Doubles:
-        """The rate that the ancestors of a category lead one to expect; of a cross, its sides and their ancestors."""
-        categories = self.categories.get(name)
-        if isinstance(categories, CrossedCategories):
-            return self._expected_of_sides(categories.first.feature, categories.second.feature)
+        """The rate that the ancestors of a category lead one to expect."""
         parent = self._parents.get(name)
         if parent is None:
             return self._expected
@@ -165,14 +214,10 @@ class _Learner:
         found: Doubles = odds / (1.0 + odds)
         return found
 
-    def _expected_of_sides(self, first: str, second: str) -> Doubles:
-        odds = self._expected / (1.0 - self._expected)
-        for name in dict.fromkeys((*self._line_of(first), *self._line_of(second))):
-            columns = self.columns_of(name)
-            if len(columns) > 1:
-                odds = odds * np.exp(columns[0].values)
-        found: Doubles = odds / (1.0 + odds)
-        return found
+    def _sides_of(self, cross: CrossedCategories) -> list[str]:
+        """Both categories and their ancestors, these first; but for constants, which have no effect."""
+        names = [name for side in cross.sides for name in reversed(self._line_of(side.feature))]
+        return [name for name in dict.fromkeys(names) if len(self.columns_of(name)) > 1]
 
     def _line_of(self, name: str) -> list[str]:
         line = [name]

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
+from bidml.blueprint import CrossLookup
 from bidml.errors import DataError
 from bidml.fit import ClickModel, IdentifiabilityWarning, MarketPriceObservations, WinRateModel
 from bidml.fit.crew import ALONE, Crew
@@ -107,6 +108,35 @@ def test_click_models_of_ranks_are_one_and_as_good(
     assert is_as_good(losses[0], losses[2:])
     assert not is_as_good(losses[1], losses[2:])  # the broken twin, that learns from one rank's rows
     assert losses[0] < 0.97 * log_loss(clicked, np.full(len(test), log["clicked"].mean()))
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_crosses_of_ranks_are_those_of_one_machine(
+    timed: bool, click_logs: tuple[pd.DataFrame, pd.DataFrame]
+) -> None:
+    """The same pairs, the same effects where rows are of folds: to the rounding of a sum."""
+    log, test = click_logs
+    log = log if timed else log.drop(columns="timestamp")
+
+    def fit(rows: pd.DataFrame, crew: Crew = ALONE) -> ClickModel:
+        model = ClickModel(
+            clicks.SPEC, crosses=[("app", "slot")], parameters={"n_trees": 10, "patience": 10}, n_jobs=1
+        )
+        return model.fit(rows, rows["clicked"], crew=crew)
+
+    one = fit(log)
+    models = every_model(together(2, lambda crew: fit(share_of(log, crew), crew)))
+    assert len({repr(model.to_blueprint()) for model in models}) == 1
+    found, alone = (
+        [column.lookup for column in model.columns_ if isinstance(column.lookup, CrossLookup)]
+        for model in (models[0], one)
+    )
+    assert [cross.codes for cross in found] == [cross.codes for cross in alone]
+    assert len(found) == 2
+    if not timed:
+        for cross, wanted in zip(found, alone, strict=True):
+            assert cross.values == pytest.approx(wanted.values, rel=1e-9, abs=1e-9)
+    assert models[0].predict_log_odds(test).std() > 0.1
 
 
 @pytest.mark.parametrize("n_ranks", [2, 4])
