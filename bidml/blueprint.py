@@ -199,10 +199,15 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class CtrBlueprint:
-    """p = σ(calibration(margin)): pctr of a CTR model, pcvr of a CVR model."""
+    """p = σ(calibration(margin)): pctr of a CTR model, pcvr of a CVR model.
+
+    `variance`, of a CTR model only: the head whose margin, clamped to the contract's range, is the variance of the
+    error of these log-odds. Its square root is what a line item that is averse to risk takes off them.
+    """
 
     head: Head
     calibration: Calibration = field(default_factory=Calibration)
+    variance: Head | None = None
 
 
 @dataclass(frozen=True, slots=True)

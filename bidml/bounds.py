@@ -37,6 +37,7 @@ from bidml.contract import (
     MAX_KNOTS,
     MAX_NODES,
     MAX_TREES,
+    RISK_RESERVED_NAMES,
     UNMATCHABLE,
     AuctionType,
     FeatureKind,
@@ -84,6 +85,9 @@ def check_blueprint(blueprint: Blueprint, *, error: type[RefusedError]) -> None:
     )
     if blueprint.ctr is not None:
         checker.probability("ctr", blueprint.ctr, "calibration")
+        if blueprint.ctr.variance is not None:
+            checker.no_feature_named(RISK_RESERVED_NAMES, "a variance")
+            checker.head("variance", blueprint.ctr.variance)
     if blueprint.cvr is not None:
         checker.demand(
             blueprint.ctr is not None,
@@ -91,12 +95,12 @@ def check_blueprint(blueprint: Blueprint, *, error: type[RefusedError]) -> None:
             "no CTR model",
             "train both",
         )
-        taken = sorted(CVR_RESERVED_NAMES & set(blueprint.spec.names))
+        checker.no_feature_named(CVR_RESERVED_NAMES, "a CVR model")
         checker.demand(
-            not taken,
-            f"beside a CVR model no feature is named {sorted(CVR_RESERVED_NAMES)}",
-            taken,
-            "rename the feature",
+            blueprint.cvr.variance is None,
+            "a variance is of a CTR model",
+            "one of the CVR model",
+            "leave it out",
         )
         checker.probability("cvr", blueprint.cvr, CVR_CALIBRATION)
     if blueprint.win is not None:
@@ -140,6 +144,12 @@ class _Checker:
             f"{name} is a number from {low:g} to {high:g}",
             value,
             "train the model again",
+        )
+
+    def no_feature_named(self, reserved: Collection[str], beside: str) -> None:
+        taken = sorted(set(reserved) & set(self._kinds))
+        self.demand(
+            not taken, f"beside {beside} no feature is named {sorted(reserved)}", taken, "rename the feature"
         )
 
     def probability(self, name: str, part: CtrBlueprint, calibration: str) -> None:

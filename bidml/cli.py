@@ -34,6 +34,12 @@ Artifact = Annotated[Path, typer.Argument(help="An artifact: model.onnx.")]
 PerClick = Annotated[float | None, typer.Option(help="In the artifact's currency.")]
 PerConversion = Annotated[float | None, typer.Option(help="The same; needs a CVR model.")]
 PerImpression = Annotated[float | None, typer.Option(help="CPM, whatever follows.")]
+RiskAversion = Annotated[
+    float,
+    typer.Option(
+        help="Standard deviations off the log-odds of pctr; of a model trained with ctr.uncertainty."
+    ),
+]
 
 
 def main() -> None:
@@ -278,6 +284,7 @@ def score(
     value_per_click: PerClick = None,
     value_per_conversion: PerConversion = None,
     value_per_impression_cpm: PerImpression = None,
+    risk_aversion: RiskAversion = 0.0,
     field: Annotated[
         list[str] | None, typer.Option(help="A line-item field, name=value; may be repeated.")
     ] = None,
@@ -294,6 +301,7 @@ def score(
         value_per_click=value_per_click,
         value_per_conversion=value_per_conversion,
         value_per_impression_cpm=value_per_impression_cpm,
+        risk_aversion=risk_aversion,
         cap_cpm=cap_cpm,
         **fields,
     )
@@ -311,6 +319,7 @@ def explain(
     value_per_click: PerClick = None,
     value_per_conversion: PerConversion = None,
     value_per_impression_cpm: PerImpression = None,
+    risk_aversion: RiskAversion = 0.0,
     margin: Annotated[float, typer.Option(help="The share of the value that is kept.")] = 0.0,
     pacing_multiplier: Annotated[float, typer.Option(help="Of the value.")] = 1.0,
     field: Annotated[
@@ -335,6 +344,7 @@ def explain(
         value_per_click=value_per_click,
         value_per_conversion=value_per_conversion,
         value_per_impression_cpm=value_per_impression_cpm,
+        risk_aversion=risk_aversion,
         cap_cpm=cap_cpm,
         margin=margin,
         pacing_multiplier=pacing_multiplier,

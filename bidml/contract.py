@@ -36,7 +36,9 @@ METADATA_KEYS: Final = (
 
 PRICE_INPUTS: Final = ("value_per_click", "floor_cpm", "cap_cpm", "pacing_multiplier", "auction_type")
 GOAL_INPUTS: Final = ("value_per_conversion", "value_per_impression_cpm")  # of a file with a CVR model
+RISK_INPUTS: Final = ("risk_aversion",)  # of a file whose CTR model knows its own error
 CTR_OUTPUTS: Final = ("pctr",)
+SD_OUTPUTS: Final = ("pctr_log_odds_sd",)
 CVR_OUTPUTS: Final = ("pcvr",)
 WIN_OUTPUTS: Final = ("win_location", "win_shape")
 PRICE_OUTPUTS: Final = ("bid_cpm", "win_rate")
@@ -62,10 +64,14 @@ MAX_ABS_WIN_LOGIT: Final = 60.0
 MIN_LOG_SLOPE: Final = -3.0
 MAX_LOG_SLOPE: Final = 4.0
 HALLEY_STEPS: Final = 4
+# And the variance of the log-odds of pctr to this one.
+MIN_VARIANCE: Final = 1e-4
+MAX_VARIANCE: Final = 100.0
 
 RESERVED_NAMES: Final = frozenset(PRICE_INPUTS + CTR_OUTPUTS + WIN_OUTPUTS + PRICE_OUTPUTS)
 # Reserved beside a CVR model only: older files may have features of these names.
 CVR_RESERVED_NAMES: Final = frozenset(GOAL_INPUTS + CVR_OUTPUTS)
+RISK_RESERVED_NAMES: Final = frozenset(RISK_INPUTS + SD_OUTPUTS)  # the same beside a variance
 
 
 class FeatureKind(StrEnum):
@@ -97,6 +103,7 @@ class NoBidReason(IntEnum):
     NO_VALUE = 9
     STALE_MODEL = 10  # said by bidml.score.follow; a scorer itself knows no clock
     NO_CONVERSION_MODEL = 11  # the line item pays for conversions, the model in service predicts none
+    NO_UNCERTAINTY_MODEL = 12  # the line item is averse to risk, the model in service does not know its error
 
     @property
     def nbr(self) -> int:

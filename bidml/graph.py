@@ -18,6 +18,8 @@ from bidml.contract import (
     GOAL_INPUTS,
     PRICE_INPUTS,
     PRICE_OUTPUTS,
+    RISK_INPUTS,
+    SD_OUTPUTS,
     WIN_OUTPUTS,
     FeatureKind,
 )
@@ -33,7 +35,15 @@ from bidml.graph_parts import (
     Tensor,
     Value,
 )
-from bidml.graph_price import CVR_CALIBRATION, add_price, add_sigmoid, add_win_curve, calibrated
+from bidml.graph_price import (
+    CVR_CALIBRATION,
+    add_cautious_pctr,
+    add_log_odds_sd,
+    add_price,
+    add_sigmoid,
+    add_win_curve,
+    calibrated,
+)
 
 GRAPH_NAME: Final = "bid_model"
 
@@ -47,8 +57,12 @@ def graph_of(blueprint: Blueprint) -> Graph:
     outputs: list[str] = []
     if blueprint.ctr is not None:
         margin = _add_head(b, "ctr", blueprint.ctr.head)
-        add_sigmoid(b, calibrated(b, blueprint.ctr.calibration, margin), name="pctr")
+        click_log_odds = calibrated(b, blueprint.ctr.calibration, margin)
+        add_sigmoid(b, click_log_odds, name="pctr")
         outputs += CTR_OUTPUTS
+        if blueprint.ctr.variance is not None:
+            add_log_odds_sd(b, _add_head(b, "variance", blueprint.ctr.variance))
+            outputs += SD_OUTPUTS
     if blueprint.cvr is not None:
         margin = _add_head(b, "cvr", blueprint.cvr.head)
         log_odds = calibrated(b, blueprint.cvr.calibration, margin, name=CVR_CALIBRATION)
@@ -61,8 +75,10 @@ def graph_of(blueprint: Blueprint) -> Graph:
         outputs += WIN_OUTPUTS
     if blueprint.ctr is not None and blueprint.win is not None:
         goals = GOAL_INPUTS if blueprint.cvr is not None else ()
-        inputs += [Value(name, DOUBLE) for name in PRICE_INPUTS + goals]
-        add_price(b, gamma="win.gamma", family=blueprint.win.family, goals=bool(goals))
+        risks = RISK_INPUTS if blueprint.ctr.variance is not None else ()
+        inputs += [Value(name, DOUBLE) for name in PRICE_INPUTS + goals + risks]
+        pctr = add_cautious_pctr(b, click_log_odds) if risks else "pctr"
+        add_price(b, gamma="win.gamma", family=blueprint.win.family, pctr=pctr, amounts=goals + risks)
         outputs += PRICE_OUTPUTS
     return Graph(
         tuple(inputs), tuple(Value(name, DOUBLE) for name in outputs), b.initializers, tuple(b.nodes)

@@ -10,7 +10,16 @@ from math import inf
 from typing import Final
 
 from bidml.blueprint import Calibration, Knots, LocationUnit, WinBlueprint, WinFamily
-from bidml.contract import HALLEY_STEPS, MAX_ABS_WIN_LOGIT, MAX_LOG_SLOPE, MIN_LOG_SLOPE, AuctionType
+from bidml.contract import (
+    GOAL_INPUTS,
+    HALLEY_STEPS,
+    MAX_ABS_WIN_LOGIT,
+    MAX_LOG_SLOPE,
+    MAX_VARIANCE,
+    MIN_LOG_SLOPE,
+    MIN_VARIANCE,
+    AuctionType,
+)
 from bidml.graph_log_normal import add_log_normal_cdf, add_log_normal_optimum
 from bidml.graph_parts import GraphBuilder
 
@@ -67,6 +76,18 @@ def add_sigmoid(b: GraphBuilder, x: str, *, name: str) -> str:
     return b.add("Div", name, top, _one_plus(b, name, e))
 
 
+def add_log_odds_sd(b: GraphBuilder, margin: str) -> None:
+    """Adds pctr_log_odds_sd, the square root of the variance head's margin."""
+    b.add("Sqrt", "pctr_log_odds_sd", _clipped(b, "variance.clamped", margin, MIN_VARIANCE, MAX_VARIANCE))
+
+
+def add_cautious_pctr(b: GraphBuilder, log_odds: str) -> str:
+    """Adds σ(s − risk_aversion · sd), the pctr that is priced: the predicted one for an aversion of 0."""
+    taken_off = b.add("Mul", "price.risk", "risk_aversion", "pctr_log_odds_sd")
+    add_sigmoid(b, b.add("Sub", "price.log_odds", log_odds, taken_off), name="price.pctr")
+    return "price.pctr"
+
+
 def add_win_curve(b: GraphBuilder, win: WinBlueprint, location: str, log_slope: str) -> None:
     """Adds win_shape k and win_location m; and the constant win.gamma."""
     b.number("win.gamma", win.gamma)
@@ -85,14 +106,14 @@ def add_win_curve(b: GraphBuilder, win: WinBlueprint, location: str, log_slope: 
     b.add("Sub", "win_location", reference, distance)
 
 
-def add_price(b: GraphBuilder, *, gamma: str, family: WinFamily, goals: bool) -> None:
-    """Adds bid_cpm and win_rate, from pctr, win_location, win_shape and the price inputs; never NaN.
+def add_price(b: GraphBuilder, *, gamma: str, family: WinFamily, pctr: str, amounts: tuple[str, ...]) -> None:
+    """Adds bid_cpm and win_rate, from `pctr`, win_location, win_shape and the price inputs; never NaN.
 
-    `goals`: with pcvr, and what a conversion and an impression are worth.
+    `amounts`: the inputs beside those of every model, none below 0. With `GOAL_INPUTS` pcvr has a value too.
     """
     zero = b.constant(0.0)
-    per_mille = b.add("Mul", "price.pctr_per_mille", b.constant(1000.0), "pctr")
-    if goals:
+    per_mille = b.add("Mul", "price.pctr_per_mille", b.constant(1000.0), pctr)
+    if set(GOAL_INPUTS) <= set(amounts):
         by_conversions = b.add("Mul", "price.value_by_conversions", "pcvr", "value_per_conversion")
         of_click = b.add("Add", "price.value_of_click", "value_per_click", by_conversions)
         by_clicks = b.add("Mul", "price.value_by_clicks_cpm", per_mille, of_click)
@@ -110,7 +131,6 @@ def add_price(b: GraphBuilder, *, gamma: str, family: WinFamily, goals: bool) ->
     bid = b.add("Where", "price.bid", is_first, first_price, ceiling)
     # Every comparison is false on NaN.
     valid = b.add("Or", "price.known_auction", is_first, is_second)
-    amounts = ("value_per_conversion", "value_per_impression_cpm") if goals else ()
     for name, op, left, right in (
         *((f"{amount}_is_number", "GreaterOrEqual", amount, zero) for amount in amounts),
         ("floor_is_number", "GreaterOrEqual", "floor_cpm", zero),

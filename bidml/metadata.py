@@ -29,6 +29,8 @@ from bidml.contract import (
     METADATA_SPEC,
     PRICE_INPUTS,
     PRICE_OUTPUTS,
+    RISK_INPUTS,
+    SD_OUTPUTS,
     WIN_OUTPUTS,
     AuctionType,
     FeatureKind,
@@ -42,12 +44,13 @@ MAX_METADATA_LENGTH: Final = 16 << 20  # of one value
 CTR_MARGINS: Final = ("ctr_margin",)
 WIN_MARGINS: Final = ("location_margin", "log_slope_margin")
 CVR_MARGINS: Final = ("cvr_margin",)
-MARGINS: Final = CTR_MARGINS + WIN_MARGINS + CVR_MARGINS
+VARIANCE_MARGINS: Final = ("variance_margin",)
+MARGINS: Final = CTR_MARGINS + WIN_MARGINS + CVR_MARGINS + VARIANCE_MARGINS
 UNIT: Final = "CPM"
 
 TOLERANCE: Final = 1e-12  # between evaluations of one file, after exp and ln
 # Near 0 only the absolute difference of these means anything.
-_LOGARITHMS: Final = (*MARGINS, "win_location")
+_LOGARITHMS: Final = (*MARGINS, "win_location", *SD_OUTPUTS)
 _SMALLEST: Final = 1e-290  # the subnormal doubles below are not accurate to 1e-12 themselves
 # ln Φ goes with (ln b − m)²: below this the last bit of ln b may be more than 1e-12 of a log-normal win rate.
 _SMALLEST_RATE: Final = 1e-50
@@ -89,7 +92,8 @@ def input_kinds(blueprint: Blueprint) -> dict[str, FeatureKind]:
     kinds = {feature.name: feature.kind for feature in blueprint.spec.features}
     if blueprint.ctr is not None and blueprint.win is not None:
         goals = GOAL_INPUTS if blueprint.cvr is not None else ()
-        kinds |= dict.fromkeys(PRICE_INPUTS + goals, FeatureKind.NUMBER)
+        risks = RISK_INPUTS if blueprint.ctr.variance is not None else ()
+        kinds |= dict.fromkeys(PRICE_INPUTS + goals + risks, FeatureKind.NUMBER)
     return kinds
 
 
@@ -98,6 +102,8 @@ def expected_names(blueprint: Blueprint) -> tuple[str, ...]:
     names: tuple[str, ...] = ()
     if blueprint.ctr is not None:
         names += CTR_MARGINS + CTR_OUTPUTS
+        if blueprint.ctr.variance is not None:
+            names += VARIANCE_MARGINS + SD_OUTPUTS
     if blueprint.cvr is not None:
         names += CVR_MARGINS + CVR_OUTPUTS
     if blueprint.win is not None:

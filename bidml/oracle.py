@@ -10,7 +10,7 @@ import math
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from math import exp, inf, isnan, log, nan
+from math import exp, inf, isnan, log, nan, sqrt
 from typing import Any
 
 from bidml.blueprint import (
@@ -35,7 +35,9 @@ from bidml.contract import (
     HALLEY_STEPS,
     MAX_ABS_WIN_LOGIT,
     MAX_LOG_SLOPE,
+    MAX_VARIANCE,
     MIN_LOG_SLOPE,
+    MIN_VARIANCE,
     PRICE_INPUTS,
 )
 from bidml.metadata import expected_names
@@ -60,6 +62,7 @@ def row_function(blueprint: Blueprint) -> Callable[[Row], dict[str, float]]:
     """A function from one row to its margins and outputs."""
     ctr, cvr, win = blueprint.ctr, blueprint.cvr, blueprint.win
     ctr_margin = None if ctr is None else head_function(ctr.head)
+    variance = None if ctr is None or ctr.variance is None else head_function(ctr.variance)
     cvr_margin = None if cvr is None else head_function(cvr.head)
     location = None if win is None else head_function(win.location)
     log_slope = None if win is None else head_function(win.log_slope)
@@ -68,7 +71,11 @@ def row_function(blueprint: Blueprint) -> Callable[[Row], dict[str, float]]:
         found: dict[str, float] = {}
         if ctr is not None and ctr_margin is not None:
             found["ctr_margin"] = ctr_margin(row)
-            found["pctr"] = sigmoid(calibrated(ctr.calibration, found["ctr_margin"]))
+            log_odds = calibrated(ctr.calibration, found["ctr_margin"])
+            found["pctr"] = sigmoid(log_odds)
+        if variance is not None:
+            found["variance_margin"] = variance(row)
+            found["pctr_log_odds_sd"] = log_odds_sd(found["variance_margin"])
         if cvr is not None and cvr_margin is not None:
             found["cvr_margin"] = cvr_margin(row)
             found["pcvr"] = sigmoid(calibrated(cvr.calibration, found["cvr_margin"]))
@@ -81,9 +88,15 @@ def row_function(blueprint: Blueprint) -> Callable[[Row], dict[str, float]]:
                 inputs = [row[name] for name in PRICE_INPUTS]
                 if cvr is not None:
                     inputs += [found["pcvr"], *(row[name] for name in GOAL_INPUTS)]
-                found["bid_cpm"], found["win_rate"] = _price(
-                    found["pctr"], m, k, win.gamma, *inputs, family=win.family
-                )
+                priced, is_valid = found["pctr"], True
+                if variance is not None:
+                    aversion = row["risk_aversion"]
+                    priced, is_valid = (
+                        sigmoid(log_odds - aversion * found["pctr_log_odds_sd"]),
+                        aversion >= 0.0,
+                    )
+                bid = _price(priced, m, k, win.gamma, *inputs, family=win.family) if is_valid else (0.0, 0.0)
+                found["bid_cpm"], found["win_rate"] = bid
         return found
 
     return score
@@ -189,6 +202,10 @@ def _number_function(vocabulary: Vocabulary) -> Callable[[Row], int]:
 def sigmoid(x: float) -> float:
     e = exp(-abs(x))
     return (1.0 if x >= 0.0 else e) / (1.0 + e)
+
+
+def log_odds_sd(variance_margin: float) -> float:
+    return sqrt(min(max(variance_margin, MIN_VARIANCE), MAX_VARIANCE))
 
 
 def _softplus(x: float) -> float:

@@ -64,6 +64,27 @@ _PRICES: Final[Mapping[str, tuple[float, ...]]] = {
         -1.0,
         0.0,
     ),
+    "risk_aversion": (
+        0.0,
+        0.5,
+        1.0,
+        0.0,
+        0.25,
+        2.0,
+        0.0,
+        0.1,
+        1.0,
+        0.0,
+        0.7,
+        1.3,
+        nan,
+        0.5,
+        1.5,
+        0.0,
+        0.3,
+        1.0,
+        -1.0,
+    ),
 }
 
 
@@ -136,7 +157,8 @@ def _beside(points: Sequence[float]) -> list[float]:
 
 
 def _heads(blueprint: Blueprint) -> list[Head]:
-    heads = [part.head for part in (blueprint.ctr, blueprint.cvr) if part is not None]
+    parts = [part for part in (blueprint.ctr, blueprint.cvr) if part is not None]
+    heads = [part.head for part in parts] + [part.variance for part in parts if part.variance is not None]
     return heads if blueprint.win is None else [*heads, blueprint.win.location, blueprint.win.log_slope]
 
 

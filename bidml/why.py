@@ -163,7 +163,10 @@ def why_this_price(
         return line.value_per_impression_cpm + 1000.0 * pctr * (line.value_per_click + conversions)
 
     def value(margin: float) -> float:
-        return worth(sigmoid(calibrated(ctr.calibration, margin)), explanation.pcvr)
+        log_odds = calibrated(ctr.calibration, margin)
+        if line.risk_aversion > 0.0:
+            log_odds -= line.risk_aversion * explanation.pctr_log_odds_sd
+        return worth(sigmoid(log_odds), explanation.pcvr)
 
     def median(margin: float) -> float:
         location, _ = win_curve(win, margin, explanation.log_slope_margin)
@@ -174,7 +177,7 @@ def why_this_price(
         cvr = blueprint.cvr
 
         def by_conversions(margin: float) -> float:
-            return worth(explanation.pctr, sigmoid(calibrated(cvr.calibration, margin)))
+            return worth(explanation.priced_pctr, sigmoid(calibrated(cvr.calibration, margin)))
 
         conversion = _parts(
             "value, by conversions", cvr.head, row, past, explanation.features, by_conversions

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from runtimes import run_onnxruntime
 
 from bidml.blueprint import Blueprint, Calibration, Column, CtrBlueprint, Head, Lookup, Rewrite, WinBlueprint
-from bidml.contract import GOAL_INPUTS, PRICE_INPUTS, Feature, FeatureKind, FeatureSpec
+from bidml.contract import GOAL_INPUTS, PRICE_INPUTS, RISK_INPUTS, Feature, FeatureKind, FeatureSpec
 from bidml.export import model_bytes
 from bidml.lightgbm_trees import head_of_booster
 from bidml.metadata import MARGINS, TOLERANCE, difference, expected_names
@@ -143,7 +143,9 @@ def _model(rng: np.random.Generator) -> tuple[Blueprint, lgb.Booster, dict[str, 
     calibration = Calibration(*rng.choice([0.5, 1.0, 1.0, 2.0], 2), float(rng.choice([0.0, 0.25])))
     win = WinBlueprint(_random_head(rng), _random_head(rng), *rng.choice([0.25, 0.75, 1.25], 4).tolist())
     cvr = CtrBlueprint(_random_head(rng), Calibration(0.75, 1.25, -0.25)) if rng.random() < 0.5 else None
-    return Blueprint(SPEC, CtrBlueprint(head, calibration), win, "USD", cvr=cvr), booster, params
+    variance = _random_head(rng) if rng.random() < 0.5 else None
+    ctr = CtrBlueprint(head, calibration, variance)
+    return Blueprint(SPEC, ctr, win, "USD", cvr=cvr), booster, params
 
 
 def _random_head(rng: np.random.Generator) -> Head:
@@ -175,6 +177,7 @@ def _columns(blueprint: Blueprint, rng: np.random.Generator) -> dict[str, Any]:
     assert blueprint.win is not None
     heads = [blueprint.ctr.head, blueprint.win.location, blueprint.win.log_slope]
     heads += [blueprint.cvr.head] if blueprint.cvr is not None else []
+    heads += [blueprint.ctr.variance] if blueprint.ctr.variance is not None else []
     rows = trap_numbers(heads, N_ROWS, N_FEATURES, rng)
     for feature in _CATEGORIES:
         ids = rng.random(N_ROWS) < 0.6
@@ -182,7 +185,8 @@ def _columns(blueprint: Blueprint, rng: np.random.Generator) -> dict[str, Any]:
     columns: dict[str, Any] = {f"f{i}": np.ascontiguousarray(rows[:, i]) for i in range(N_FEATURES)}
     columns["text"] = rng.choice(np.array([*_TEXTS, "unseen"], dtype=object), N_ROWS).tolist()
     money = {"value_per_click": 2.0, "floor_cpm": 0.02, "cap_cpm": 9.0, "pacing_multiplier": 1.0}
-    for name in PRICE_INPUTS + (GOAL_INPUTS if blueprint.cvr is not None else ()):
+    risks = RISK_INPUTS if blueprint.ctr.variance is not None else ()
+    for name in PRICE_INPUTS + (GOAL_INPUTS if blueprint.cvr is not None else ()) + risks:
         spread = money.get(name, 1.0) * np.exp(rng.normal(0.0, 1.0, N_ROWS))
         columns[name] = rng.choice([1.0, 2.0], N_ROWS) if name == "auction_type" else spread
     return columns

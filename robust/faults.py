@@ -105,6 +105,31 @@ FAULTS: tuple[Fault, ...] = (
         ("no conversion model is no conversion", "trace.decision.reason = Reason::kNoConversionModel;\n      return;", "trace.pcvr = 0.0;"),
     ),
     *_in(
+        "scorer.h",
+        "tests/score/test_risk_aversion.py",
+        ("uncertainty raises the value", "trace.log_odds - inputs.risk_aversion * trace.log_odds_sd", "trace.log_odds + inputs.risk_aversion * trace.log_odds_sd"),
+        ("what is priced is taken for what is predicted", "double pctr = trace.pctr;", "double& pctr = trace.pctr;"),
+        ("an unknown uncertainty is an unknown conversion rate", "Reason::kNoUncertaintyModel;", "Reason::kNoConversionModel;"),
+    ),
+    *_in(
+        "price.h",
+        "tests/score/test_risk_aversion.py",
+        ("the variance is not clamped", "std::sqrt(std::min(std::max(variance_margin, kMinVariance), kMaxVariance))", "std::sqrt(std::fabs(variance_margin))"),
+        ("the variance is taken for the deviation", "std::sqrt(std::min(std::max(variance_margin, kMinVariance), kMaxVariance))", "std::min(std::max(variance_margin, kMinVariance), kMaxVariance)"),
+        ("a soft floor bids without an uncertainty", "reason == Reason::kNoConversionModel || reason == Reason::kNoUncertaintyModel", "reason == Reason::kNoConversionModel"),
+    ),
+    *_in(
+        "best.h",
+        "tests/score/test_risk_aversion.py",
+        ("best forgets the variance head", "if (line.risk_aversion != 0.0) heads |= kVarianceHead;", ";"),
+    ),
+    *_in(
+        "batch.cc",
+        "tests/score/test_risk_aversion.py",
+        ("a batch without its aversions", "if (batch.prices[7] != nullptr) in.risk_aversion = batch.prices[7][i];", ";"),
+        ("a batch bids with garbage for an aversion", "in.value_per_impression_cpm >= 0.0 && in.risk_aversion >= 0.0", "in.value_per_impression_cpm >= 0.0"),
+    ),
+    *_in(
         "deals.h",
         "tests/score/test_deals.py",
         ("a deal for any line item", "if (text == line.deals[i]) return Py_ssize_t(i);", "return Py_ssize_t(i);"),
@@ -191,7 +216,7 @@ FAULTS: tuple[Fault, ...] = (
         "best.h",
         "tests/score/test_scorer.py tests/score/test_paid_conversions.py tests/score/test_varied_bids.py tests/score/test_soft_floors.py",
         ("the worst line item", "surplus_cpm > best_surplus_cpm", "surplus_cpm < best_surplus_cpm"),
-        ("best forgets the conversion head", "if (line_at(first + i).value_per_conversion != 0.0) return kPricingHeads | kCvrHead;", ";"),
+        ("best forgets the conversion head", "if (line.value_per_conversion != 0.0) heads |= kCvrHead;", ";"),
         ("best varies second price", "best.is_paid", "best.index >= 0"),
         ("the truth above a soft floor is varied by best", "d = offer.decision;\n          is_paid = offer.is_paid;", "d = offer.decision;\n          is_paid = true;"),
         ("best by what second price earns without its soft floor", "surplus_cpm = soft_surplus_cpm;", ";"),
@@ -201,7 +226,7 @@ FAULTS: tuple[Fault, ...] = (
     *_in(
         "batch.cc",
         "tests/score/test_paid_conversions.py",
-        ("a batch bids with garbage for money", "if (!(in.value_per_conversion >= 0.0 && in.value_per_impression_cpm >= 0.0)) in.value_per_click = kMissing;", ";"),
+        ("a batch bids with garbage for money", "in.value_per_click = kMissing;", ";"),
         ("a batch without its conversions", "if (batch.prices[5] != nullptr) in.value_per_conversion = batch.prices[5][i];", ";"),
     ),
     *_in(

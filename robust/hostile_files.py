@@ -163,6 +163,7 @@ def _doubles(outcome: Outcome, name: str, data: bytes, accepted: list[bytes]) ->
     """Every double of the model where its bytes lie in the file becomes NaN, infinite, huge, tiny."""
     blueprint = parse_artifact(data).blueprint
     heads = [part.head for part in (blueprint.ctr, blueprint.cvr) if part]
+    heads += [blueprint.ctr.variance] if blueprint.ctr and blueprint.ctr.variance else []
     heads += [blueprint.win.location, blueprint.win.log_slope] if blueprint.win else []
     values: set[float] = set()
     for head in heads:

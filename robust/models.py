@@ -7,7 +7,7 @@ from array import array
 from functools import cache
 
 import numpy as np
-from artifacts import NAN, crossed_blueprint, trees_of
+from artifacts import NAN, crossed_blueprint, trees_of, uncertain_blueprint
 from ensembles import RandomShape, random_trees
 
 from bidml.blueprint import Blueprint, Calibration, Column, CtrBlueprint, Head, Lookup, Rewrite, WinBlueprint
@@ -119,15 +119,23 @@ def file_of(blueprint: Blueprint, n_rows: int) -> bytes:
     return model_bytes(blueprint, few)
 
 
+def _every_part() -> Blueprint:
+    crossed, uncertain = crossed_blueprint(), uncertain_blueprint()
+    assert crossed.ctr is not None
+    assert uncertain.ctr is not None
+    ctr = dataclasses.replace(crossed.ctr, variance=uncertain.ctr.variance)
+    return dataclasses.replace(crossed, ctr=ctr, metrics={})
+
+
 @cache
 def small_file() -> bytes:
     """An artifact in which every part of the format occurs."""
-    return file_of(dataclasses.replace(crossed_blueprint(), metrics={}), 6)
+    return file_of(_every_part(), 6)
 
 
 def two_files() -> list[bytes]:
     """The small file, and one with another intercept: it bids otherwise."""
-    blueprint = dataclasses.replace(crossed_blueprint(), metrics={})
+    blueprint = _every_part()
     assert blueprint.ctr is not None
     head = dataclasses.replace(blueprint.ctr.head, intercept=-2.0)
     ctr = dataclasses.replace(blueprint.ctr, head=head)

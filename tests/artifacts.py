@@ -184,6 +184,19 @@ def crossed_blueprint() -> Blueprint:
     )
 
 
+def uncertain_blueprint() -> Blueprint:
+    """The one with a CVR model, whose CTR model knows the variance of its error: trees and two terms."""
+    whole = conversions_blueprint()
+    assert whole.ctr is not None
+    variance = Head(
+        COLUMNS[1:3],
+        trees_of((1, 10.0, True, 0.0625, 0.25), (0, 2.0, False, 0.5, (1, 20.0, True, 0.03125, 0.0))),
+        (CREATIVES, Lookup("country", ("DEU", "USA"), array("d", [0.125, 0.0078125]), 0.75)),
+        0.015625,
+    )
+    return replace(whole, ctr=replace(whole.ctr, variance=variance))
+
+
 def log_price_blueprint() -> Blueprint:
     """The same with a location in ln price."""
     whole = complete_blueprint()
@@ -287,7 +300,7 @@ def blueprints(draw: st.DrawFn) -> Blueprint:
     )
     return Blueprint(
         spec=SPEC,
-        ctr=None if parts == "win" else CtrBlueprint(draw(heads()), calibration),
+        ctr=None if parts == "win" else CtrBlueprint(draw(heads()), calibration, draw(st.none() | heads())),
         cvr=draw(st.none() | st.builds(CtrBlueprint, heads(), calibrations)) if parts != "win" else None,
         win=None if parts == "ctr" else draw(win),
         currency=draw(st.sampled_from(["USD", "CNY"])),

@@ -29,10 +29,15 @@ def rows(pattern: str) -> list[tuple[str, ...]]:
 def test_inputs_and_outputs_are_the_contract_s() -> None:
     """Names and order."""
     named = rows(r"^\| `(\w+)` \| (input|output) \|")
-    assert tuple(name for name, kind in named if kind == "input") == contract.PRICE_INPUTS + (
-        contract.GOAL_INPUTS
+    inputs = contract.PRICE_INPUTS + contract.GOAL_INPUTS + contract.RISK_INPUTS
+    assert tuple(name for name, kind in named if kind == "input") == inputs
+    outputs = (
+        contract.CTR_OUTPUTS
+        + contract.SD_OUTPUTS
+        + contract.CVR_OUTPUTS
+        + contract.WIN_OUTPUTS
+        + contract.PRICE_OUTPUTS
     )
-    outputs = contract.CTR_OUTPUTS + contract.CVR_OUTPUTS + contract.WIN_OUTPUTS + contract.PRICE_OUTPUTS
     assert tuple(name for name, kind in named if kind == "output") == outputs
 
 

@@ -14,9 +14,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from bidml.blueprint import Calibration, CrossLookup, CtrBlueprint, Head, Lookup
-from bidml.contract import FeatureKind, FeatureSpec
+from bidml.contract import MAX_VARIANCE, MIN_VARIANCE, FeatureKind, FeatureSpec
 from bidml.errors import ConfigError, DataError
-from bidml.features import Doubles, RawColumns, encode, looked_up, raw_columns
+from bidml.features import Doubles, RawColumns, encode, looked_up, margins, raw_columns
 from bidml.fit.boosting import Rows, boost, log_odds_of, preset_of
 from bidml.fit.calibration import (
     calibrated,
@@ -31,6 +31,7 @@ from bidml.fit.encoding import Categories, Earlier, OtherFolds, Visibility, as_t
 from bidml.fit.ftrl import fit_ftrl
 from bidml.fit.labels import checked_outcomes, checked_rate, checked_weights, find_leaks, warn_of_leaks
 from bidml.fit.tree_inputs import TreeInputs
+from bidml.fit.uncertainty import fit_variance
 from bidml.lightgbm_trees import head_of_booster
 from bidml.metrics import auc, calibration_ratio, log_loss_from_log_odds, normalized_entropy_from_log_odds
 
@@ -55,12 +56,15 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     held_out_share: the last rows in time, for stopping, calibration and `held_out_`; without time, random rows.
     refit: learn the trees again from all rows, once the held-out ones have told how many; takes twice as long.
     max_keys, min_count: a category keeps at most so many texts, each seen at least so often; others are pooled.
+    uncertainty: learn also how far the log-odds may be off (`fit.uncertainty`): `predict_log_odds_sd`, and what line
+        items with a `risk_aversion` are priced by.
     parameters: of LightGBM, over those of the preset; also `n_trees` and `patience`.
     random_state, n_jobs: the same data and parameters give the same bytes for any `n_jobs`.
 
     Attributes
     ----------
     booster_, columns_, intercept_, terms_ (lookups: linear base, then segments), calibration_: the model.
+    variance_: the head of its error's variance, or None.
     held_out_: `n_rows`, `events`, and of the calibrated model `log_loss`, `normalized_entropy`, `auc` on the held-out
         rows; `uncalibrated_ratio`: Σp / Σy there before calibration.
     traffic_level_: what `fit_traffic_level` added to the log-odds; 0 before.
@@ -70,6 +74,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     calibration_: Calibration
     traffic_level_: float
+    variance_: Head | None
 
     def __init__(
         self,
@@ -86,6 +91,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         refit: bool = True,
         max_keys: int = 50_000,
         min_count: int = 3,
+        uncertainty: bool = False,
         parameters: Mapping[str, Any] | None = None,
         random_state: int = 0,
         n_jobs: int = 2,
@@ -102,6 +108,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.refit = refit
         self.max_keys = max_keys
         self.min_count = min_count
+        self.uncertainty = uncertainty
         self.parameters = parameters
         self.random_state = random_state
         self.n_jobs = n_jobs
@@ -185,6 +192,18 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """The likelier outcome, (n,); with rare clicks always 0. Bid with `predict_proba`."""
         return (self.predict_log_odds(X) > 0.0).astype(np.int64)
 
+    def predict_log_odds_sd(self, X: pd.DataFrame) -> Doubles:
+        """The standard deviation of the error of `predict_log_odds`, (n,). `ConfigError` without `uncertainty`."""
+        check_is_fitted(self, "calibration_")
+        if self.variance_ is None:
+            raise ConfigError(
+                "a model that was told to knows its uncertainty",
+                value=None,
+                remedy="fit with uncertainty=True",
+            )
+        variance = margins(raw_columns(X, self.spec), self.variance_)
+        return np.sqrt(np.clip(variance, MIN_VARIANCE, MAX_VARIANCE))
+
     def to_blueprint(self) -> CtrBlueprint:
         """The model as numbers, exactly. Raises `CertificateError` if the trees differ from LightGBM's in any bit."""
         check_is_fitted(self, "calibration_")
@@ -192,7 +211,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             head = head_of_booster(self.booster_, self.columns_, terms=self.terms_, intercept=self.intercept_)
         else:
             head = Head((), None, terms=self.terms_, intercept=self.intercept_)
-        return CtrBlueprint(head, self.calibration_)
+        return CtrBlueprint(head, self.calibration_, self.variance_)
 
     def _fit(
         self,
@@ -202,7 +221,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         sample_weight: npt.ArrayLike | None,
         crew: Crew,
     ) -> Self:
-        self._check_parameters()
+        self._check_parameters(crew)
         n_rows, raw = len(y), raw_columns(X, self.spec)
         time, weight = _time(X, timestamp), checked_weights(sample_weight, len(y))
         rng = np.random.default_rng(self.random_state)
@@ -259,6 +278,13 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             None if weight is None else weight[held_out],
             crew,
         )
+        self.variance_ = None
+        if self.uncertainty:
+            self.variance_ = fit_variance(
+                [inputs.categories[feature.name] for feature in self.spec.categories()],
+                y,
+                np.ones(n_rows) if weight is None else weight,
+            )
         self.dictionaries_ = {
             name: (found.n_keys, found.n_pooled_rows) for name, found in inputs.categories.items()
         }
@@ -302,7 +328,11 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             margin = margin + looked_up(term, raw)
         return margin
 
-    def _check_parameters(self) -> None:
+    def _check_parameters(self, crew: Crew) -> None:
+        if self.uncertainty and crew.size > 1:
+            raise ConfigError(
+                "an uncertainty is fitted by one machine", value=crew.size, remedy="leave uncertainty out"
+            )
         preset_of(self.preset)
         calibration_method(self.calibration)
         if self.base not in ("auto", "linear", "none"):

@@ -138,7 +138,7 @@ class ConversionModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         for _ in range(self.rounds):
             late = p * (1.0 - arrived) / (1.0 - p * arrived)
             model = (ClickModel(self.spec) if self.model is None else clone(self.model)).set_params(
-                spec=self.spec
+                spec=self.spec, uncertainty=False
             )
             model.fit_soft(X, np.where(y == 1.0, 1.0, late), timestamp=clicked_at)
             log_odds = model.predict_log_odds(X)

@@ -92,7 +92,7 @@ def refresh_clicks(
     head = champion.head
     if outcome.sum() >= MIN_EVENTS:
         head, _ = moved_leaves(head, raw, margin, evidence, learning_rate=learning_rate, prior=prior)
-    return CtrBlueprint(head, replace(level, shift=level.shift + offset))
+    return CtrBlueprint(head, replace(level, shift=level.shift + offset), champion.variance)
 
 
 def at_traffic_level(

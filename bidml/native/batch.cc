@@ -104,7 +104,9 @@ PriceInputs price_inputs(const BatchColumns& batch, size_t i) noexcept {
                  at == 1.0 ? 1 : at == 2.0 ? 2 : 0};
   if (batch.prices[5] != nullptr) in.value_per_conversion = batch.prices[5][i];
   if (batch.prices[6] != nullptr) in.value_per_impression_cpm = batch.prices[6][i];
-  if (!(in.value_per_conversion >= 0.0 && in.value_per_impression_cpm >= 0.0)) in.value_per_click = kMissing;
+  if (batch.prices[7] != nullptr) in.risk_aversion = batch.prices[7][i];
+  if (!(in.value_per_conversion >= 0.0 && in.value_per_impression_cpm >= 0.0 && in.risk_aversion >= 0.0))
+    in.value_per_click = kMissing;
   return in;
 }
 
@@ -113,7 +115,8 @@ PriceInputs price_inputs(const BatchColumns& batch, size_t i) noexcept {
 bool score_batch(const Model& model, const BatchColumns& batch, Telemetry& telemetry) {
   const bool pricing = (model.heads & kPricingHeads) == kPricingHeads && batch.prices[0] != nullptr;
   const bool wants_pcvr = batch.outputs[8] != nullptr || batch.outputs[9] != nullptr || batch.prices[5] != nullptr;
-  const uint32_t heads = wants_pcvr ? model.heads : model.heads & ~kCvrHead;
+  const bool wants_sd = batch.outputs[10] != nullptr || batch.outputs[11] != nullptr || batch.prices[7] != nullptr;
+  const uint32_t heads = model.heads & ~(wants_pcvr ? 0 : kCvrHead) & ~(wants_sd ? 0 : kVarianceHead);
   const bool wants_win_rate = batch.outputs[1] != nullptr;
   Block block(model);
   double margins[kRows * kMostHeads];
@@ -140,10 +143,11 @@ bool score_batch(const Model& model, const BatchColumns& batch, Telemetry& telem
         trace.curve = win_curve(model.win, trace.margins[1], trace.margins[2]);
       }
       if (heads & kCvrHead) trace.pcvr = sigmoid(calibrated(model.cvr_calibration, trace.margins[3]));
+      if (heads & kVarianceHead) trace.log_odds_sd = log_odds_sd(trace.margins[4]);
       const Decision& d = trace.decision;
       const double results[kBatchOutputs] = {d.bid_cpm,         d.win_rate,       trace.pctr,       trace.curve.location,
                                              trace.curve.shape, trace.margins[0], trace.margins[1], trace.margins[2],
-                                             trace.margins[3], trace.pcvr};
+                                             trace.margins[3],  trace.pcvr,       trace.margins[4], trace.log_odds_sd};
       for (size_t o = 0; o < kBatchOutputs; ++o) {
         if (batch.outputs[o] != nullptr) batch.outputs[o][i] = results[o];
       }

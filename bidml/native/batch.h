@@ -11,13 +11,13 @@
 
 namespace bidml {
 
-constexpr size_t kPriceInputs = 7, kBatchOutputs = 10;  // of bidml/score/batch.py, in its order
+constexpr size_t kPriceInputs = 8, kBatchOutputs = 12;  // of bidml/score/batch.py, in its order
 
 struct BatchColumns {
   size_t n_rows = 0;
   std::vector<PyObject* const*> texts;                  // (n_categories,) of (n_rows,) objects that somebody holds
   std::vector<const double*> numbers;                   // (n_numbers,) of (n_rows,)
-  std::array<const double*, kPriceInputs> prices{};     // the first null: no pricing; the last two: 0
+  std::array<const double*, kPriceInputs> prices{};     // the first null: no pricing; the last three: 0
   std::array<double*, kBatchOutputs> outputs{};         // null: not wanted
 };
 

@@ -20,10 +20,14 @@ struct Best {
 // The heads that some of these line items need.
 template <class LineAt>
 uint32_t heads_for(const Model& model, const LineAt& line_at, Py_ssize_t first, int count) noexcept {
-  if ((model.heads & kCvrHead) == 0) return kPricingHeads;
-  for (int i = 0; i < count; ++i)
-    if (line_at(first + i).value_per_conversion != 0.0) return kPricingHeads | kCvrHead;
-  return kPricingHeads;
+  uint32_t heads = kPricingHeads;
+  if ((model.heads & (kCvrHead | kVarianceHead)) == 0) return heads;
+  for (int i = 0; i < count; ++i) {
+    const LineItem& line = line_at(first + i);
+    if (line.value_per_conversion != 0.0) heads |= kCvrHead;
+    if (line.risk_aversion != 0.0) heads |= kVarianceHead;
+  }
+  return heads & model.heads;
 }
 
 // The line item with the highest expected surplus; the first of equals. Under second price that is an integral, which is
@@ -54,7 +58,7 @@ Best best_of(const Model& model, const Request& request, const LineAt& line_at, 
         Decision& d = trace.decision;
         bool is_paid = terms.auction_type == 1;
         double highest_cpm = inputs.cap_cpm, soft_surplus_cpm = 0.0;
-        const bool is_soft = !std::isnan(request.soft_floor_cpm) && d.reason != Reason::kNoConversionModel;
+        const bool is_soft = !std::isnan(request.soft_floor_cpm) && !lacks_part(d.reason);
         if (__builtin_expect(is_soft, 0)) {
           const Decision value = bare_value(d);
           const RootTerms root(trace.curve.shape, model.win.gamma, value.unshaded_bid_cpm);

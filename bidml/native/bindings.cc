@@ -78,12 +78,15 @@ std::shared_ptr<const Model> model_of(nb::handle blueprint, nb::list rates, std:
   heads.append(ctr.is_none() ? empty : attribute(ctr, "head"));
   heads.append(win.is_none() ? empty : attribute(win, "location"));
   heads.append(win.is_none() ? empty : attribute(win, "log_slope"));
-  if (!cvr.is_none()) heads.append(attribute(cvr, "head"));
+  const nb::object variance = ctr.is_none() ? nb::none() : attribute(ctr, "variance");
+  if (!cvr.is_none() || !variance.is_none()) heads.append(cvr.is_none() ? empty : attribute(cvr, "head"));
+  if (!variance.is_none()) heads.append(variance);
   model->n_heads = nb::len(heads);
   model->engine = engine_from_python(heads, slots, model->n_numbers, model->n_categories, isa_from_name(isa), false);
   if (!ctr.is_none()) {
     model->heads |= kCtrHead;
     model->calibration = calibration_of(ctr);
+    if (!variance.is_none()) model->heads |= kVarianceHead;
   }
   if (!cvr.is_none()) {
     model->heads |= kCvrHead;
@@ -163,7 +166,7 @@ nb::object extract_json(const Scorer& scorer, nb::bytes request, Py_ssize_t imp)
   return raw_features(model, found);
 }
 
-nb::dict trace_dict(const Trace& trace) {
+nb::dict trace_dict(const Trace& trace, const LineItem& line) {
   nb::dict out;
   out["bid_cpm"] = trace.decision.bid_cpm;
   out["reason"] = static_cast<int>(trace.decision.reason);
@@ -182,6 +185,9 @@ nb::dict trace_dict(const Trace& trace) {
   out["location_margin"] = trace.margins[1];
   out["log_slope_margin"] = trace.margins[2];
   out["cvr_margin"] = trace.margins[3];
+  out["pctr_log_odds_sd"] = trace.log_odds_sd;
+  out["priced_pctr"] =
+      line.risk_aversion == 0.0 ? trace.pctr : sigmoid(trace.log_odds - line.risk_aversion * trace.log_odds_sd);
   return out;
 }
 
@@ -201,7 +207,7 @@ nb::dict explain(Scorer& scorer, nb::handle request, LineItem& line, Py_ssize_t 
     trace.floor_cpm = offer.floor_cpm;
     trace.auction_type = offer.auction_type;
   }
-  nb::dict out = trace_dict(trace);
+  nb::dict out = trace_dict(trace, line);
   if (offer.decision.reason == Reason::kBid && offer.deal >= 0) out["deal"] = line.deals[size_t(offer.deal)].c_str();
   Held held;
   Found found;
@@ -260,7 +266,7 @@ void score_many(Scorer& scorer, Py_ssize_t n, nb::list categories, nb::list numb
   if (static_cast<int>(batch.texts.size()) != model.n_categories ||
       static_cast<int>(batch.numbers.size()) != model.n_numbers || inputs.size() != kPriceInputs ||
       outputs.size() != kBatchOutputs)
-    throw nb::value_error("a batch has every feature, seven price inputs and ten outputs");
+    throw nb::value_error("a batch has every feature, eight price inputs and twelve outputs");
   for (size_t i = 0; i < kPriceInputs; ++i) batch.prices[i] = inputs[i].data();
   for (size_t i = 0; i < kBatchOutputs; ++i) batch.outputs[i] = outputs[i].data();
   Telemetry telemetry;
@@ -283,7 +289,7 @@ int slot_below(nb::handle slot, int n) {
 nb::object line_item(Scorer& scorer, nb::list categories, nb::list numbers, double value_per_click, double cap_cpm,
                      double pacing_multiplier, double value_per_conversion, double value_per_impression_cpm,
                      nb::list deals, double exploration_share, double exploration_sigma,
-                     uint64_t exploration_key_low, uint64_t exploration_key_high) {
+                     uint64_t exploration_key_low, uint64_t exploration_key_high, double risk_aversion) {
   nb::object made = nb::inst_alloc(nb::handle(reinterpret_cast<PyObject*>(line_item_type)));
   LineItem* line = new (nb::inst_ptr<LineItem>(made)) LineItem();
   nb::inst_mark_ready(made);
@@ -308,6 +314,7 @@ nb::object line_item(Scorer& scorer, nb::list categories, nb::list numbers, doub
   line->value_per_click = value_per_click;
   line->value_per_conversion = value_per_conversion;
   line->value_per_impression_cpm = value_per_impression_cpm;
+  line->risk_aversion = risk_aversion;
   for (nb::handle deal : deals) line->deals.emplace_back(nb::cast<std::string_view>(deal));
   line->cap_cpm = cap_cpm;
   line->exploration = {exploration_share, exploration_sigma, {exploration_key_low, exploration_key_high}};
@@ -334,6 +341,7 @@ NB_MODULE(_native, m) {
       .def_prop_ro("value_per_click", [](const LineItem& line) { return line.value_per_click; })
       .def_prop_ro("value_per_conversion", [](const LineItem& line) { return line.value_per_conversion; })
       .def_prop_ro("value_per_impression_cpm", [](const LineItem& line) { return line.value_per_impression_cpm; })
+      .def_prop_ro("risk_aversion", [](const LineItem& line) { return line.risk_aversion; })
       .def_prop_ro("cap_cpm", [](const LineItem& line) { return line.cap_cpm; })
       .def_prop_rw(
           "pacing_multiplier", [](const LineItem& line) { return line.pacing_multiplier.load(); },
@@ -408,6 +416,8 @@ NB_MODULE(_native, m) {
   constants["MIN_LOG_SLOPE"] = kMinLogSlope;
   constants["MAX_LOG_SLOPE"] = kMaxLogSlope;
   constants["HALLEY_STEPS"] = kHalleySteps;
+  constants["MIN_VARIANCE"] = kMinVariance;
+  constants["MAX_VARIANCE"] = kMaxVariance;
   constants["MAX_FEATURES"] = kMostNumbers;
   constants["REASONS"] = kReasons;
   constants["MAX_DEALS"] = int(kMostDeals);

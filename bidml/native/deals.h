@@ -71,7 +71,7 @@ Offer best_offer(const Model& model, const Request& request, const OpenAuction& 
   price_margins<true>(model, in, trace, [&](size_t head) { return model.engine->margin(row, head); });
   Offer best;
   best.decision.reason = trace.decision.reason;
-  if (trace.decision.reason == Reason::kNoConversionModel) return best;
+  if (lacks_part(trace.decision.reason)) return best;
   const Decision value = bare_value(trace.decision);
   const RootTerms terms(trace.curve.shape, model.win.gamma, value.unshaded_bid_cpm);
   if (open.is_open()) {

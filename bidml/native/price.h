@@ -24,6 +24,8 @@ namespace bidml {
 constexpr double kMaxAbsWinLogit = 60.0;  // contract.MAX_ABS_WIN_LOGIT; a test compares them
 constexpr double kMinLogSlope = -3.0;
 constexpr double kMaxLogSlope = 4.0;
+constexpr double kMinVariance = 1e-4;
+constexpr double kMaxVariance = 100.0;
 constexpr int kHalleySteps = 4;
 
 // Stable values: contract.NoBidReason.
@@ -40,8 +42,14 @@ enum class Reason : int {
   kNoValue = 9,
   kStaleModel = 10,  // never here: bidml.score.follow knows the clock
   kNoConversionModel = 11,
+  kNoUncertaintyModel = 12,
 };
-constexpr int kReasons = 12;
+constexpr int kReasons = 13;
+
+// Whether the model in service lacks a part that the line item asks for: then nothing was scored.
+constexpr bool lacks_part(Reason reason) {
+  return reason == Reason::kNoConversionModel || reason == Reason::kNoUncertaintyModel;
+}
 
 struct Calibration {
   double positive = 1.0, negative = 1.0, shift = 0.0;
@@ -64,6 +72,7 @@ struct PriceInputs {
   double value_per_click, floor_cpm, cap_cpm, pacing_multiplier;
   int auction_type;  // OpenRTB at: 1 first price, 2 second price
   double value_per_conversion = 0.0, value_per_impression_cpm = 0.0;
+  double risk_aversion = 0.0;  // ρ: p = σ(log-odds − ρ sd) is priced
 };
 
 struct Decision {
@@ -100,6 +109,11 @@ inline double calibrated(const Calibration& c, double log_odds) {
   if (__builtin_expect(!c.knots.empty(), 0)) return calibrated_by_knots(c, log_odds);
   if (c.negative == 1.0 && c.positive == 1.0 && c.shift == 0.0) return log_odds;
   return weighted(c, log_odds) + c.shift;
+}
+
+// Of the log-odds of pctr.
+inline double log_odds_sd(double variance_margin) {
+  return std::sqrt(std::min(std::max(variance_margin, kMinVariance), kMaxVariance));
 }
 
 inline double win_shape(const WinParameters& w, double log_slope_margin) {
@@ -183,7 +197,8 @@ inline double first_price_optimum_cpm(const WinCurve& curve, const RootTerms& te
   return std::exp(curve.location + (y + ln_1_gk) / k);
 }
 
-// The value, before and after pacing; the rest of the decision is `price`'s. `value_of_click`: with its conversions.
+// The value, before and after pacing; the rest of the decision is `price`'s. `pctr`: as priced. `value_of_click`: with
+// its conversions.
 inline Decision paced_value(double pctr, double value_of_click, const PriceInputs& in) {
   Decision out;
   out.value_cpm = in.value_per_impression_cpm + 1000.0 * pctr * value_of_click;

@@ -28,8 +28,9 @@ namespace bidml {
 
 constexpr uint32_t kCtrHead = 1u << 0, kLocationHead = 1u << 1, kLogSlopeHead = 1u << 2;
 constexpr uint32_t kPricingHeads = kCtrHead | kLocationHead | kLogSlopeHead;
-constexpr uint32_t kCvrHead = 1u << 3;  // the last one, of artifacts that predict conversions
-constexpr size_t kMostHeads = 4;
+constexpr uint32_t kCvrHead = 1u << 3;       // of artifacts that predict conversions
+constexpr uint32_t kVarianceHead = 1u << 4;  // of artifacts that know the error of their pctr
+constexpr size_t kMostHeads = 5;
 
 struct Model {
   std::unique_ptr<const Engine> engine;
@@ -56,15 +57,17 @@ struct LineItem {
   std::vector<uint16_t> missing, unseen;  // of its own features, as FeatureCounts numbers them
   double value_per_click = 0.0;  // after margin, as the next two
   double value_per_conversion = 0.0, value_per_impression_cpm = 0.0;
+  double risk_aversion = 0.0;
   double cap_cpm = 0.0;
   Exploration exploration;
   std::atomic<double> pacing_multiplier{1.0};
 };
 
 struct Trace {
-  double margins[kMostHeads] = {kMissing, kMissing, kMissing, kMissing};
+  double margins[kMostHeads] = {kMissing, kMissing, kMissing, kMissing, kMissing};
   double log_odds = kMissing;
-  double pctr = kMissing;
+  double log_odds_sd = kMissing;  // where the line item is averse to risk
+  double pctr = kMissing;         // the predicted one, whatever is priced
   double pcvr = kMissing;  // where conversions are paid for
   WinCurve curve{kMissing, kMissing};
   double floor_cpm = kMissing;
@@ -173,7 +176,7 @@ inline void look_closely(const LineItem& line, FeatureCounts& counts) noexcept {
 
 // From margins to the decision. margin_of(head) is asked head by head: what follows from a margin is a long chain of
 // dependent steps, which the processor hides behind the next head's trees; the shortest chain comes last. The conversion
-// head is asked only for a line item that pays for conversions.
+// head is asked only for a line item that pays for conversions, the variance head for one that is averse to risk.
 template <bool wants_win_rate, class MarginOf>
 __attribute__((always_inline)) inline void price_margins(const Model& model, const PriceInputs& inputs, Trace& trace,
                                                          const MarginOf& margin_of) noexcept {
@@ -190,7 +193,17 @@ __attribute__((always_inline)) inline void price_margins(const Model& model, con
   trace.margins[0] = margin_of(0);
   trace.log_odds = calibrated(model.calibration, trace.margins[0]);
   trace.pctr = sigmoid(trace.log_odds);
-  const Decision value = paced_value(trace.pctr, value_of_click, inputs);
+  double pctr = trace.pctr;
+  if (__builtin_expect(inputs.risk_aversion != 0.0, 0)) {
+    if ((model.heads & kVarianceHead) == 0) {
+      trace.decision.reason = Reason::kNoUncertaintyModel;
+      return;
+    }
+    trace.margins[4] = margin_of(4);
+    trace.log_odds_sd = log_odds_sd(trace.margins[4]);
+    pctr = sigmoid(trace.log_odds - inputs.risk_aversion * trace.log_odds_sd);
+  }
+  const Decision value = paced_value(pctr, value_of_click, inputs);
   trace.margins[2] = margin_of(2);
   trace.curve.shape = win_shape(model.win, trace.margins[2]);
   trace.curve.is_log_normal = model.win.is_log_normal;
@@ -204,7 +217,7 @@ __attribute__((always_inline)) inline void price_margins(const Model& model, con
 
 inline PriceInputs price_inputs(const LineItem& line, const Terms& terms) noexcept {
   return {line.value_per_click, terms.floor_cpm, line.cap_cpm, line.pacing_multiplier.load(std::memory_order_relaxed),
-          terms.auction_type, line.value_per_conversion, line.value_per_impression_cpm};
+          terms.auction_type, line.value_per_conversion, line.value_per_impression_cpm, line.risk_aversion};
 }
 
 // A decoded request or the bytes of one, its auctioned impression, and how its values are found: `use` is called once
@@ -310,7 +323,7 @@ __attribute__((noinline)) void revise(const Model& model, const Request& request
                                       const PriceInputs& inputs, Trace& trace) noexcept {
   bool is_paid = inputs.auction_type == 1;
   double highest_cpm = inputs.cap_cpm;
-  if (!std::isnan(request.soft_floor_cpm) && trace.decision.reason != Reason::kNoConversionModel) {
+  if (!std::isnan(request.soft_floor_cpm) && !lacks_part(trace.decision.reason)) {
     const Decision value = bare_value(trace.decision);
     const RootTerms terms(trace.curve.shape, model.win.gamma, value.unshaded_bid_cpm);
     const Offer offer = soft_floor_offer(value, trace.curve, model.win.gamma, terms, inputs, request.soft_floor_cpm);

@@ -5,6 +5,7 @@ from bidml.pricing.bid import first_price_optimum_cpm, optimal_bid_cpm, surplus_
 from bidml.pricing.curve import WinCurve
 from bidml.pricing.exploration import density_around, draw_around_cpm, explore, explore_by_id
 from bidml.pricing.goals import (
+    cautious_pctr,
     net_value_cpm,
     risk_averse_value_cpm,
     value_cpm,
@@ -26,6 +27,7 @@ __all__ = [
     "Sensitivity",
     "WinCurve",
     "bid_in_ticks_cpm",
+    "cautious_pctr",
     "deal_bid_cpm",
     "density_around",
     "draw_around_cpm",

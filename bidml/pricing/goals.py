@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bidml.pricing.arrays import Doubles, Numbers, double
+from bidml.pricing.arrays import Doubles, Numbers, double, sigmoid
 from bidml.units import IMPRESSIONS_PER_CPM
 
 
@@ -54,6 +54,18 @@ def value_of_conversions_cpm(
     """
     p = double(pctr) * double(pcvr) + double(p_view_through)
     return value_cpm(p, value_per_conversion, margin)
+
+
+def cautious_pctr(log_odds: Numbers, log_odds_sd: Numbers, risk_aversion: Numbers) -> Doubles:
+    """σ(log_odds − risk_aversion · log_odds_sd): the pctr that a line item averse to risk is priced at.
+
+    A lower bound in log-odds: inside (0, 1) and right at 1e-8, where `risk_averse_value_cpm` of a wide distribution is
+    0. An aversion of 0 is σ(log_odds).
+
+    >>> cautious_pctr(-5.0, 0.5, [0.0, 1.0]).round(5).tolist()
+    [0.00669, 0.00407]
+    """
+    return np.asarray(sigmoid(double(log_odds) - double(risk_aversion) * double(log_odds_sd)))
 
 
 def net_value_cpm(value_cpm: Numbers, *, fee: Numbers = 0.0, rate: Numbers = 1.0) -> Doubles:

@@ -52,11 +52,13 @@ def scorer_bidder(
     value_per_click: npt.ArrayLike,
     value_per_conversion: npt.ArrayLike = 0.0,
     cap_cpm: npt.ArrayLike = 1e6,
+    risk_aversion: float = 0.0,
 ) -> Bidder:
     """The artifact's own bids through `bid_many`, under the auctions' floors and types.
 
     `columns`: the raw columns of the auctions, in their order (`bidml.features.raw_columns`). `value_per_click`,
     `value_per_conversion` (of an artifact with a CVR model) and `cap_cpm` are numbers or (n,), in its currency.
+    `risk_aversion`, of an artifact that knows its uncertainty, is of all.
     """
     n = len(auctions)
     worth, converts, cap = (
@@ -72,6 +74,7 @@ def scorer_bidder(
                 **{name: cells[rows] for name, cells in columns.items()},
                 "value_per_click": np.ascontiguousarray(worth[rows]),
                 **({"value_per_conversion": np.ascontiguousarray(converts[rows])} if pays else {}),
+                **({"risk_aversion": risk_aversion} if risk_aversion != 0.0 else {}),
                 "floor_cpm": np.ascontiguousarray(auctions.floor_cpm[rows]),
                 "cap_cpm": np.ascontiguousarray(cap[rows]),
                 "pacing_multiplier": multiplier,

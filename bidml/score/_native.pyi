@@ -86,6 +86,8 @@ class LineItem:
     @property
     def value_per_impression_cpm(self) -> float: ...
     @property
+    def risk_aversion(self) -> float: ...
+    @property
     def cap_cpm(self) -> float: ...
 
 class NativeScorer:
@@ -136,6 +138,7 @@ class NativeScorer:
         exploration_sigma: float,
         exploration_key_low: int,
         exploration_key_high: int,
+        risk_aversion: float,
         /,
     ) -> LineItem: ...
     def _explain(

@@ -13,14 +13,26 @@ from bidml.contract import (
     GOAL_INPUTS,
     PRICE_INPUTS,
     PRICE_OUTPUTS,
+    RISK_INPUTS,
+    SD_OUTPUTS,
     WIN_OUTPUTS,
     FeatureKind,
     FeatureSpec,
 )
 from bidml.errors import DataError
-from bidml.metadata import MARGINS
+from bidml.metadata import CTR_MARGINS, CVR_MARGINS, VARIANCE_MARGINS, WIN_MARGINS
 
-BATCH_OUTPUTS: Final = PRICE_OUTPUTS + CTR_OUTPUTS + WIN_OUTPUTS + MARGINS + CVR_OUTPUTS
+BATCH_OUTPUTS: Final = (
+    PRICE_OUTPUTS
+    + CTR_OUTPUTS
+    + WIN_OUTPUTS
+    + CTR_MARGINS
+    + WIN_MARGINS
+    + CVR_MARGINS
+    + CVR_OUTPUTS
+    + VARIANCE_MARGINS
+    + SD_OUTPUTS
+)
 
 
 def batch_arguments(
@@ -32,7 +44,7 @@ def batch_arguments(
     """(n_rows, categories, numbers, price inputs, outputs), each a list of columns in the engine's order.
 
     `slots`: feature → (is a category, its position). Columns that nobody asked for are None, and so are
-    `GOAL_INPUTS` that are not given. Raises `DataError`.
+    `GOAL_INPUTS` and `RISK_INPUTS` that are not given. Raises `DataError`.
     """
     unknown = sorted(set(outputs) - set(BATCH_OUTPUTS))
     if unknown or not outputs:
@@ -49,7 +61,7 @@ def batch_arguments(
             numbers[slot] = _doubles(feature.name, column, n_rows)
     priced = not set(PRICE_OUTPUTS).isdisjoint(outputs)
     prices = [_doubles(name, _column(columns, name), n_rows) if priced else None for name in PRICE_INPUTS]
-    for name in GOAL_INPUTS:
+    for name in GOAL_INPUTS + RISK_INPUTS:
         is_given = priced and name in columns and name not in slots
         prices.append(_doubles(name, columns[name], n_rows) if is_given else None)
     return n_rows, categories, numbers, prices, [outputs.get(name) for name in BATCH_OUTPUTS]

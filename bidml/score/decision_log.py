@@ -171,6 +171,8 @@ class DecisionLog:
                 record |= {"deals": list(line.deals), "deal": decision[2]}
             if soft_floor_cpm is not None:  # json keeps a double's bits, and what is none
                 record["soft_floor_cpm"] = soft_floor_cpm
+            if line.risk_aversion:
+                record["risk_aversion"] = line.risk_aversion.hex()
             if line.exploration.share:
                 record |= {
                     "exploration": line.exploration.to_json(),

@@ -27,10 +27,12 @@ class Explanation:
     """One decision. Prices in CPM of the artifact's currency; NaN where the decision ended before that step.
 
     `features` are the raw values as the model read them ("" and NaN are missing). `value_cpm` is
-    value_per_impression_cpm + 1000 · pctr · (value_per_click + pcvr · value_per_conversion), amounts after margin;
-    pcvr is NaN where no conversion is paid for. `unshaded_bid_cpm` is it after pacing; `optimum_cpm` is the
-    surplus-maximising price before floor and cap. `win_location` is ln CPM, `win_shape` the slope of the log-odds of
-    winning in ln bid; `win_rate` is at `bid_cpm`. `margin` is the share of the value that the line item keeps.
+    value_per_impression_cpm + 1000 · priced_pctr · (value_per_click + pcvr · value_per_conversion), amounts after
+    margin; pcvr is NaN where no conversion is paid for. `priced_pctr` is pctr but under a `risk_aversion`: then its
+    log-odds are lower by that many standard deviations, `pctr_log_odds_sd` (else NaN). `unshaded_bid_cpm` is the value
+    after pacing; `optimum_cpm` is the surplus-maximising price before floor and cap. `win_location` is ln CPM,
+    `win_shape` the slope of the log-odds of winning in ln bid; `win_rate` is at `bid_cpm`. `margin` is the share of the
+    value that the line item keeps.
     `propensity` is the density of ln bid where exploration varied the bid, else NaN. `soft_floor_cpm` is what the call
     was given; where the bid stays below it, `optimum_cpm` does too. `deal` is what the bid is by; with a fixed price
     `auction_type` is None, and price, `floor_cpm` and `optimum_cpm` are one.
@@ -60,6 +62,9 @@ class Explanation:
     value_per_conversion: float = 0.0
     value_per_impression_cpm: float = 0.0
     propensity: float = math.nan
+    risk_aversion: float = 0.0
+    pctr_log_odds_sd: float = math.nan
+    priced_pctr: float = math.nan
     soft_floor_cpm: float | None = None
     deal: str | None = None
 
@@ -68,9 +73,9 @@ class Explanation:
         """From 0 to the bid, or to 0 with the reason for no bid; as far as the decision went.
 
         "prediction": the value of an impression at the uncalibrated probabilities; "calibration": at the calibrated
-        ones; "margin", "pacing": what they take off; "shading": to the surplus-maximising price; "floor":
-        raised to it; "cap": lowered to cap; "exploration": varied. The first step begins at 0, the
-        last one ends at just `bid_cpm`.
+        ones; "risk", "margin", "pacing": what an aversion, the line item's keep and the budget take off; "shading": to
+        the surplus-maximising price; "floor": raised to it; "cap": lowered to cap; "exploration": varied. The first
+        step begins at 0, the last one ends at just `bid_cpm`.
         """
         gross = self.value_cpm / (1.0 - self.margin)
         raw = self._value_cpm(_sigmoid(self.ctr_margin), _sigmoid(self.cvr_margin)) / (1.0 - self.margin)
@@ -79,7 +84,7 @@ class Explanation:
         )  # a value next to 0 rounds to an optimum above it
         levels = [
             ("prediction", raw),
-            ("calibration", gross),
+            *self._calibrated_levels(gross),
             ("margin", self.value_cpm),
             ("pacing", self.unshaded_bid_cpm),
         ]
@@ -104,6 +109,11 @@ class Explanation:
             steps.append(Step(f"no bid: {self.reason.name.lower()}", before, 0.0))
         return tuple(steps)
 
+    def _calibrated_levels(self, gross: float) -> list[tuple[str, float]]:
+        if not self.risk_aversion > 0.0:
+            return [("calibration", gross)]
+        return [("calibration", self._value_cpm(self.pctr, self.pcvr) / (1.0 - self.margin)), ("risk", gross)]
+
     def _value_cpm(self, pctr: float, pcvr: float) -> float:
         conversions = pcvr * self.value_per_conversion if self.value_per_conversion > 0.0 else 0.0
         return self.value_per_impression_cpm + 1000.0 * pctr * (self.value_per_click + conversions)
@@ -122,6 +132,9 @@ class Explanation:
         if not self.value_cpm > 0.0 and self.reason is not NoBidReason.BID:
             return f"no bid: {self.reason.name.lower()}"
         lines = [f"{'pctr':<38} {self.pctr:>12.6g}"]
+        if self.risk_aversion > 0.0:
+            below = f"{self.risk_aversion:g} of sd {self.pctr_log_odds_sd:.3f} lower"
+            lines.append(f"{'pctr, priced':<38} {self.priced_pctr:>12.6g}  {below}")
         if not math.isnan(self.pcvr):
             lines.append(f"{'pcvr':<38} {self.pcvr:>12.6g}")
         if not math.isnan(self.win_location):

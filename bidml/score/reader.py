@@ -33,7 +33,15 @@ from bidml.blueprint import (
     WinFamily,
 )
 from bidml.bounds import check_blueprint
-from bidml.contract import CONTRACT_VERSION, IR_VERSION, MAX_FILE_BYTES, METADATA_KEYS, ML_OPSET, OPSET
+from bidml.contract import (
+    CONTRACT_VERSION,
+    IR_VERSION,
+    MAX_FILE_BYTES,
+    METADATA_KEYS,
+    ML_OPSET,
+    OPSET,
+    SD_OUTPUTS,
+)
 from bidml.errors import ArtifactError, ExportError
 from bidml.graph import GRAPH_NAME, graph_of
 from bidml.graph_parts import DOUBLE, ML_DOMAIN, STRING, UINT8, Graph, Node, Tensor
@@ -182,7 +190,8 @@ class _Parts:
             shift=self._number(f"{calibration}.shift", 0.0),
             knots=self._knots(f"{calibration}.knots"),
         )
-        return CtrBlueprint(self._head(head), found)
+        has_variance = head == "ctr" and SD_OUTPUTS[0] in self.nodes
+        return CtrBlueprint(self._head(head), found, self._head("variance") if has_variance else None)
 
     def win(self, family: WinFamily) -> WinBlueprint:
         return WinBlueprint(

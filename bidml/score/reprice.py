@@ -126,6 +126,8 @@ def _line_item(scorer: Scorer, record: Mapping[str, Any]) -> LineItem:
     for name in AMOUNTS:
         if name in terms:  # older records know clicks only
             money[name] = float.fromhex(terms[name])
+    if "risk_aversion" in record:
+        money["risk_aversion"] = float.fromhex(record["risk_aversion"])
     how = Exploration.from_json(record["exploration"]) if "exploration" in record else NONE
     return scorer.bound_line_item(
         deals=record.get("deals", ()),

@@ -17,9 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from bidml.blueprint import Blueprint
-from bidml.contract import CVR_OUTPUTS, MAX_DEALS, PRICE_OUTPUTS, AuctionType, FeatureSpec, NoBidReason
+from bidml.contract import (
+    CVR_OUTPUTS,
+    MAX_DEALS,
+    PRICE_OUTPUTS,
+    RISK_INPUTS,
+    SD_OUTPUTS,
+    AuctionType,
+    FeatureSpec,
+    NoBidReason,
+)
 from bidml.errors import ArtifactError, ConfigError, DataError
-from bidml.metadata import TOLERANCE, SelfCheck, difference
+from bidml.metadata import TOLERANCE, VARIANCE_MARGINS, SelfCheck, difference
 from bidml.score import _native
 from bidml.score.batch import batch_arguments
 from bidml.score.explanation import Explanation
@@ -39,6 +48,7 @@ PARTS = ("ctr", "win")  # of an artifact that prices, at least
 AMOUNTS = ("value_per_click", "value_per_conversion", "value_per_impression_cpm")  # of a line item
 _PER_CONVERSION = "value_per_conversion"
 _DEAL = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,256}")
+_HEADS = ("ctr", "location", "log_slope", "cvr", "variance")  # as the engine numbers them
 _ISAS = ("best", "scalar", "avx2", "avx512")
 
 
@@ -94,6 +104,7 @@ class Scorer(_native.NativeScorer):
             for name, part in (("ctr", whole.ctr), ("win", whole.win), ("cvr", whole.cvr))
             if part is not None
         )
+        self.knows_uncertainty: bool = whole.ctr is not None and whole.ctr.variance is not None
         self._win_family = whole.win.family if whole.win else None
         self._metrics, self._default_auction_type = outline.metrics, outline.default_auction_type
         self._feature_slots: dict[str, tuple[bool, int]] = self._slots()
@@ -165,6 +176,7 @@ class Scorer(_native.NativeScorer):
         exploration_share: float = 0.0,
         exploration_sigma: float = DEFAULT_SIGMA,
         exploration_salt: str = "",
+        risk_aversion: float = 0.0,
         **fields: str | int | float,
     ) -> LineItem:
         """What we may bid for: money terms, and the fields the model reads as `line_item.<field>`, encoded once.
@@ -181,9 +193,18 @@ class Scorer(_native.NativeScorer):
         bidder and replay. The density of ln bid is the decision's `propensity`. A request without an id, a
         second-price auction and a deal of fixed price are never explored.
 
+        `risk_aversion` ρ ≥ 0: an impression is worth what it is at a pctr of σ(log-odds − ρ · sd), with the standard
+        deviation that the model itself gives to its log-odds. 0 is indifferent to it; a larger ρ never bids more.
+
         Raises `ConfigError` for a missing field or an impossible amount, `ArtifactError` when the file cannot price,
-        or predicts no conversions and shall pay for some.
+        predicts no conversions and shall pay for some, or knows no uncertainty and shall be averse to it.
         """
+        if risk_aversion and not self.knows_uncertainty:
+            raise ArtifactError(
+                "an artifact knows what a line item is averse to: risk needs a CTR model with its uncertainty",
+                value=f"risk_aversion={risk_aversion!r}",
+                remedy="train with ctr.uncertainty, or leave risk_aversion at 0",
+            )
         if value_per_conversion and self.parts == PARTS:
             raise ArtifactError(
                 "an artifact predicts what a line item pays for: conversions need a CVR model",
@@ -192,7 +213,9 @@ class Scorer(_native.NativeScorer):
             )
         given = (value_per_click, value_per_conversion, value_per_impression_cpm)
         exploration = Exploration(exploration_share, exploration_sigma, exploration_salt)
-        return self._made(given, cap_cpm, margin, pacing_multiplier, deals, exploration, fields)
+        return self._made(
+            given, cap_cpm, margin, pacing_multiplier, deals, exploration, risk_aversion, fields
+        )
 
     def bound_line_item(
         self,
@@ -204,15 +227,17 @@ class Scorer(_native.NativeScorer):
         exploration_share: float = 0.0,
         exploration_sigma: float = DEFAULT_SIGMA,
         exploration_salt: str = "",
+        risk_aversion: float = 0.0,
         **terms: Any,
     ) -> LineItem:
-        """`line_item`, also where this model predicts no conversions and is to pay for some: that never bids.
+        """`line_item`, also where this model lacks a part that it takes: that never bids.
 
-        For a line item that outlives a model; the reason is `NO_CONVERSION_MODEL`.
+        For a line item that outlives a model. The reason is `NO_CONVERSION_MODEL` where conversions are to be paid for,
+        `NO_UNCERTAINTY_MODEL` where there is an aversion to risk: bids that ignore it would be above those meant.
         """
         given = tuple(terms.pop(name, None) for name in AMOUNTS)
         exploration = Exploration(exploration_share, exploration_sigma, exploration_salt)
-        return self._made(given, cap_cpm, margin, pacing_multiplier, deals, exploration, terms)
+        return self._made(given, cap_cpm, margin, pacing_multiplier, deals, exploration, risk_aversion, terms)
 
     def _made(
         self,
@@ -222,6 +247,7 @@ class Scorer(_native.NativeScorer):
         pacing_multiplier: float,
         deals: Sequence[str],
         exploration: Exploration,
+        risk_aversion: float,
         fields: Mapping[str, str | int | float],
     ) -> LineItem:
         """`given`: the amounts of `AMOUNTS`."""
@@ -272,6 +298,7 @@ class Scorer(_native.NativeScorer):
             exploration.share,
             exploration.sigma,
             *(exploration.key(fields) if exploration.share else (0, 0)),
+            _checked_amount("risk_aversion", risk_aversion),
         )
         line.deals = tuple(deals)
         line.exploration = exploration
@@ -313,6 +340,7 @@ class Scorer(_native.NativeScorer):
             value_per_impression_cpm=line.value_per_impression_cpm,
             currency=self.currency,
             margin=line.margin,
+            risk_aversion=line.risk_aversion,
             soft_floor_cpm=soft_floor_cpm,
         )
 
@@ -325,9 +353,9 @@ class Scorer(_native.NativeScorer):
 
         `columns`: every feature of the spec (category: a sequence of str, "" missing; number: a buffer or a sequence
         of doubles, NaN missing) and, for `bid_cpm` and `win_rate`, the price inputs (a number, or one per row); of
-        these `contract.GOAL_INPUTS` are 0 where not given. `outputs`: name → writable contiguous buffer of one double
-        per row; names of `BATCH_OUTPUTS`. The GIL is released. Raises `DataError` for a missing column, an unequal
-        length, another type or an unknown output.
+        these `contract.GOAL_INPUTS` and `RISK_INPUTS` are 0 where not given. `outputs`: name → writable contiguous
+        buffer of one double per row; names of `BATCH_OUTPUTS`. The GIL is released. Raises `DataError` for a missing
+        column, an unequal length, another type or an unknown output.
         """
         self._score(columns, outputs, counted=True)
 
@@ -340,13 +368,21 @@ class Scorer(_native.NativeScorer):
                 remedy="ask for less",
             )
         if "cvr" not in self.parts and (
-            (priced and _PER_CONVERSION in columns and _PER_CONVERSION not in self._feature_slots)
-            or not set(CVR_OUTPUTS).isdisjoint(outputs)
+            (priced and self._is_given(_PER_CONVERSION, columns)) or not set(CVR_OUTPUTS).isdisjoint(outputs)
         ):
             raise DataError(
                 "conversions need an artifact with a CVR model",
                 value=sorted(outputs),
                 remedy="train with [cvr], or ask for less",
+            )
+        if not self.knows_uncertainty and (
+            (priced and self._is_given(RISK_INPUTS[0], columns))
+            or not {*SD_OUTPUTS, *VARIANCE_MARGINS}.isdisjoint(outputs)
+        ):
+            raise DataError(
+                "an aversion to risk needs an artifact that knows its uncertainty",
+                value=sorted(outputs),
+                remedy="train with ctr.uncertainty, or ask for less",
             )
         arguments = batch_arguments(self.spec, self._feature_slots, columns, outputs)
         try:
@@ -357,6 +393,10 @@ class Scorer(_native.NativeScorer):
             raise DataError(
                 "a batch is what the engine reads", value=str(error), remedy="see score_many"
             ) from None
+
+    def _is_given(self, name: str, columns: Mapping[str, Any]) -> bool:
+        """As a price input: a model without it may read a feature of that name."""
+        return name in columns and name not in self._feature_slots
 
     def info(self) -> dict[str, Any]:
         """What is loaded: identity, contract, provenance, and how each head runs ("path") and why not faster."""
@@ -370,7 +410,7 @@ class Scorer(_native.NativeScorer):
             "metrics": dict(self._metrics),
             "engine": {
                 **heads,
-                "heads": dict(zip(("ctr", "location", "log_slope", "cvr"), heads["heads"], strict=False)),
+                "heads": dict(zip(_HEADS, heads["heads"], strict=False)),
             },
         }
 

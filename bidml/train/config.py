@@ -83,6 +83,7 @@ class CtrConfig(_Section):
     calibration: str = "beta"
     crosses: tuple[tuple[str, str], ...] = ()
     negative_sampling_rate: float = Field(1.0, gt=0.0, le=1.0)
+    uncertainty: bool = False
 
 
 class CvrConfig(_Section):
@@ -175,6 +176,8 @@ class TrainConfig(_Section):
             del document["win"]["family"]
         if not self.ctr.crosses:
             del document["ctr"]["crosses"]
+        if not self.ctr.uncertainty:
+            del document["ctr"]["uncertainty"]
         return document
 
 

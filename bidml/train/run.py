@@ -200,6 +200,7 @@ def _fit_clicks(
             calibration=config.ctr.calibration,
             crosses=config.ctr.crosses,
             negative_sampling_rate=config.ctr.negative_sampling_rate,
+            uncertainty=config.ctr.uncertainty,
             random_state=config.random_state,
             n_jobs=config.n_threads,
         )

@@ -26,9 +26,9 @@ from artifacts import (
     TREES,
     blueprints,
     complete_blueprint,
-    conversions_blueprint,
     empty_trees,
     trees_of,
+    uncertain_blueprint,
 )
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -420,6 +420,6 @@ def test_the_largest_members_and_depths_work() -> None:
 
 def test_margins_are_named_for_the_self_check() -> None:
     """The runtime's names for the heads' margins."""
-    expected = self_check_of(conversions_blueprint(), {}).expected
+    expected = self_check_of(uncertain_blueprint(), {}).expected
     assert set(MARGINS) <= set(expected)
     assert ORACLE.tree_order

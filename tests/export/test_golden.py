@@ -14,6 +14,7 @@ from artifacts import (
     isotonic_blueprint,
     log_normal_blueprint,
     log_price_blueprint,
+    uncertain_blueprint,
 )
 
 from bidml.blueprint import Blueprint
@@ -33,6 +34,7 @@ NEWEST = {
     "log_normal": log_normal_blueprint,
     "isotonic": isotonic_blueprint,
     "crosses": crossed_blueprint,
+    "uncertain": uncertain_blueprint,
 }
 
 REQUESTS: list[dict[str, Any]] = [
@@ -76,6 +78,8 @@ def golden_check(blueprint: Blueprint) -> SelfCheck:
 
 def line_items_of(scorer: Scorer) -> list[dict[str, Any]]:
     """Terms that the model can price."""
+    if scorer.knows_uncertainty:
+        return [LINE_ITEMS[0], {**CONVERSIONS, "risk_aversion": 0.5}]
     return [LINE_ITEMS[0], CONVERSIONS] if "cvr" in scorer.parts else LINE_ITEMS
 
 

@@ -40,6 +40,9 @@ def _same_kind(checks: Checks, new_model: Judged, old_model: Judged | None, test
             checks.note(
                 "CVR model", new.cvr is not None, str(new.cvr is not None), "there, as the champion's"
             )
+        if old.ctr is not None and old.ctr.variance is not None:  # line items averse to risk would stop
+            is_there = new.ctr is not None and new.ctr.variance is not None
+            checks.note("uncertainty of pctr", is_there, str(is_there), "there, as the champion's")
         at = new.default_auction_type
         wanted = old.default_auction_type
         checks.note("default auction type", at == wanted, str(int(at)), f"{int(wanted)}, as the champion")

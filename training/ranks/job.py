@@ -72,6 +72,10 @@ def crew_of(
         raise ConfigError(
             "a CVR model is fitted by one machine", value="[train.cvr]", remedy="leave the section out"
         )
+    if config.train.ctr.uncertainty:
+        raise ConfigError(
+            "an uncertainty is fitted by one machine", value="ctr.uncertainty", remedy="leave it out"
+        )
     return meet(ranks.rank, ranks.machines, about(config, window, code=code), ranks.patience)
 
 
