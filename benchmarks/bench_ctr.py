@@ -1,6 +1,6 @@
 """CTR models by log loss, ranking, calibration and money, against what a user would pick instead.
 
-    python -m benchmarks.bench_ctr [--quick] [--json FILE] [--only NAME ...] [--rows N] [--seeds N]
+    python -m benchmarks.bench_ctr [--quick] [--json FILE] [--only NAME ...] [--logs NAME ...] [--rows N] [--seeds N]
 
 Logs: KDD Cup 2012, Open Bandit, iPinYou (../shared/data) and simulated ones with known pctr (1 M rows at 1 % and
 0.1 %); the last quarter is the test, in time where there is time. Every contender is tuned on the training part alone.
@@ -25,7 +25,7 @@ import numpy.typing as npt
 from scipy.stats import norm
 
 from benchmarks import measure
-from benchmarks.ctr_data import ClickLog, click_logs
+from benchmarks.ctr_data import FIRST_SEED, ClickLog, click_logs
 from benchmarks.ctr_peers import N_JOBS, PEERS, is_installed
 from bidml import metrics
 from bidml.blueprint import Blueprint
@@ -182,18 +182,24 @@ def main() -> None:
     parser.add_argument("--logs", nargs="*", default=[], help="logs whose name contains one of these words")
     parser.add_argument("--rows", type=int, help="rows of a simulated log")
     parser.add_argument("--seeds", type=int, help="seeds of each log that has some")
+    parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     rows: list[dict[str, Any]] = []
-    for log in click_logs(quick=arguments.quick, n_rows=arguments.rows, seeds=arguments.seeds):
-        if not arguments.logs or any(word.lower() in log.name.lower() for word in arguments.logs):
-            rows += run_log(log, arguments.only)
+    for log in click_logs(
+        quick=arguments.quick,
+        n_rows=arguments.rows,
+        seeds=arguments.seeds,
+        first_seed=arguments.first_seed,
+        named=arguments.logs,
+    ):
+        rows += run_log(log, arguments.only)
+        if arguments.json:
+            document = {"machine": measure.machine(PACKAGES), "quick": arguments.quick, "rows": rows}
+            arguments.json.write_text(json.dumps(document, indent=1, default=float) + "\n")
     for row in rows:
         if "note" in row:
             print(f"{row['log']}: {row['contender']} {row['note']}")
-    if arguments.json:
-        document = {"machine": measure.machine(PACKAGES), "quick": arguments.quick, "rows": rows}
-        arguments.json.write_text(json.dumps(document, indent=1, default=float) + "\n")
 
 
 if __name__ == "__main__":

@@ -183,7 +183,7 @@ def main() -> None:
                 rows.append(of_curve(name, n, seeds // 4 if arguments.quick else seeds))
                 print(_line(rows[-1]), flush=True)
     if arguments.only != "curves":
-        for log in click_logs(quick=arguments.quick):
+        for log in click_logs(quick=arguments.quick, first_seed=0):
             for row in of_log(log):
                 rows.append(row)
                 print(_line(row), flush=True)
