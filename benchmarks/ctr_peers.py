@@ -19,6 +19,7 @@ from bidml.contract import FeatureKind, FeatureSpec
 from bidml.metrics import log_loss_from_log_odds
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
+Codes: TypeAlias = npt.NDArray[np.int64]
 Raw: TypeAlias = Mapping[str, Any]
 Peer: TypeAlias = Callable[[Raw, Doubles, Raw, FeatureSpec], Doubles]
 
@@ -183,6 +184,21 @@ def vowpal_wabbit(train: Raw, y: Doubles, test: Raw, spec: FeatureSpec) -> Doubl
     return _best_of(("", "-q cc -l 0.25"), fit, train, y, test)
 
 
+def factorization_machine(train: Raw, y: Doubles, test: Raw, spec: FeatureSpec) -> Doubles:
+    """Vectors of 8 numbers, plain and field-weighted; numbers in 16 bins of equal frequency."""
+    from benchmarks.factorization_machine import FactorizationMachine
+
+    def fit(raw: Raw, outcome: Doubles, others: Sequence[Raw], is_weighted: bool) -> list[Doubles]:
+        table, others_coded = _coded(raw, others, spec, most=1 << 30)
+        codes, (*others_codes,), n_values = _fields(table, others_coded, spec)
+        first, last = _split(len(outcome))
+        model = FactorizationMachine(n_values, codes.shape[1], is_weighted, l2=1.0)
+        model.fit(codes[first], outcome[first], codes[last], outcome[last])
+        return [model.log_odds(other) for other in others_codes]
+
+    return _best_of((False, True), fit, train, y, test)
+
+
 def river_ftrl(train: Raw, y: Doubles, test: Raw, spec: FeatureSpec) -> Doubles:
     """One pass over one-hot categories and numbers scaled by their spread."""
     from river.optim import FTRLProximal
@@ -234,6 +250,7 @@ PEERS: dict[str, tuple[str, Peer]] = {
     "CatBoost": ("catboost", catboost),
     "XGBoost": ("xgboost", xgboost),
     "Vowpal Wabbit": ("vowpalwabbit", vowpal_wabbit),
+    "factorization machine": ("numpy", factorization_machine),
     "river FTRL": ("river", river_ftrl),
 }
 
@@ -283,6 +300,23 @@ def _coded(raw: Raw, others: Sequence[Raw], spec: FeatureSpec, *, most: int) -> 
         for table, column in zip(tables, columns, strict=True):
             table[:, i] = column
     return tables[0], tables[1:]
+
+
+def _fields(table: Doubles, others: list[Doubles], spec: FeatureSpec) -> tuple[Codes, list[Codes], int]:
+    """Each field's values as codes of its own, 0 of them for what is missing; and how many there are of all."""
+    tables = [table, *others]
+    coded = [np.empty(each.shape, dtype=np.int64) for each in tables]
+    n_values = 0
+    for i, feature in enumerate(spec.features):
+        columns = [each[:, i] for each in tables]
+        if feature.kind is FeatureKind.NUMBER:
+            edges = np.unique(np.nanquantile(table[:, i], np.linspace(0.0, 1.0, 17)[1:-1]))
+            columns = [np.where(np.isnan(x), np.nan, np.searchsorted(edges, x)) for x in columns]
+        found = [np.where(np.isnan(x), 0.0, x + 1.0).astype(np.int64) for x in columns]
+        for codes, column in zip(coded, found, strict=True):
+            codes[:, i] = column + n_values
+        n_values += max(int(column.max(initial=0)) for column in found) + 1
+    return coded[0], coded[1:], n_values
 
 
 def _vw_lines(raw: Raw, spec: FeatureSpec) -> Any:
