@@ -33,6 +33,8 @@ _LEAST_WIN_RATE: Final = 1.0 / 30.0
 _SD_OF_STEEPNESS: Final = 0.25
 _SD_OF_ASYMMETRY: Final = 0.5
 _NEWTON_STEPS: Final = 60
+_WIDEST_LEVEL: Final = 60.0
+_BISECTIONS: Final = 60
 _OFFSET_STEPS: Final = 6
 _LARGEST_OFFSET_STEP: Final = 1.0
 
@@ -80,6 +82,30 @@ def fit_calibration(
             x, y_of_x = (array("d", (np.array(values) - shift).tobytes()) for values in (knots.x, knots.y))
             found = replace(found, knots=Knots(x, y_of_x))
     return found
+
+
+def at_rate(
+    calibration: Calibration,
+    log_odds: npt.ArrayLike,
+    rate: float,
+    *,
+    sample_weight: npt.ArrayLike | None = None,
+) -> Calibration:
+    """The same map with the level at which the mean of σ(map(log_odds)) (n,) is `rate`, in (0, 1).
+
+    For rows of which more is known than their own outcomes: where rows are exchangeable, held-out ones click as
+    often as all do, and all have more clicks.
+    """
+    t = calibrated(calibration, np.asarray(log_odds, dtype=np.float64))
+    weight = np.ones(len(t)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+    low, high = -_WIDEST_LEVEL, _WIDEST_LEVEL
+    for _ in range(_BISECTIONS):
+        middle = 0.5 * (low + high)
+        if np.average(_sigmoid(t + middle), weights=weight) < rate:
+            low = middle
+        else:
+            high = middle
+    return replace(calibration, shift=calibration.shift + 0.5 * (low + high))
 
 
 def traffic_level(

@@ -19,6 +19,8 @@ from bidml.errors import ConfigError, DataError
 from bidml.features import Doubles, RawColumns, encode, looked_up, margins, raw_columns
 from bidml.fit.boosting import Rows, boost, log_odds_of, preset_of
 from bidml.fit.calibration import (
+    CalibrationMethod,
+    at_rate,
     calibrated,
     calibration_method,
     fit_calibration,
@@ -276,6 +278,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             margin[held_out] + log_odds_of(boosted.stopped, inputs.training[held_out], n_jobs=self.n_jobs),
             y[held_out],
             None if weight is None else weight[held_out],
+            rate if time is None else None,
             crew,
         )
         self.variance_ = None
@@ -296,11 +299,18 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def _calibrate(
-        self, raw: RawColumns, margin: Doubles, y: Doubles, weight: Doubles | None, crew: Crew
+        self,
+        raw: RawColumns,
+        margin: Doubles,
+        y: Doubles,
+        weight: Doubles | None,
+        rate: float | None,
+        crew: Crew,
     ) -> None:
         """On held-out rows: the map, then the segments' offsets before it, then the map once more for both.
 
-        The map is fitted to all ranks' rows, on each rank: three numbers a row.
+        `rate`: of clicks in all rows, where the held-out ones are like them; it has less noise than theirs. The map is
+        fitted to all ranks' rows, on each rank: three numbers a row.
         """
         method = calibration_method(self.calibration)
         all_y = crew.rows(y)
@@ -316,6 +326,8 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             margin = margin + lookup_values(offsets, raw[name])
             all_margin = crew.rows(margin)
             found = fit_calibration(all_margin, all_y, method=method, sample_weight=all_weight)
+        if rate is not None and method is not CalibrationMethod.NONE:
+            found = at_rate(found, all_margin, rate, sample_weight=all_weight)
         self.held_out_ = _held_out_metrics(all_y, all_weight, uncalibrated, calibrated(found, all_margin))
         self.traffic_level_ = 0.0
         self.calibration_ = replace(found, shift=found.shift + log(self.negative_sampling_rate))

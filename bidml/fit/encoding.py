@@ -132,6 +132,10 @@ class FittedColumn:
 class Visibility(Protocol):
     """Which rows a training row may learn from."""
 
+    @property
+    def share(self) -> float:
+        """How much of all rows that is, where it is the same for all of them; else 1."""
+
     def sums(self, codes: Indices, n_codes: int, quantities: Doubles) -> Doubles:
         """For each row the sum of `quantities` (n_rows, k) over the visible rows of its code; (n_rows, k)."""
 
@@ -151,6 +155,10 @@ class Earlier:
         if crew.size > 1:
             self._ticks = as_ticks(when)
             self._ticks_of_all = np.sort(sampled(crew, np.sort(self._ticks)))
+
+    @property
+    def share(self) -> float:
+        return 1.0
 
     def sums(self, codes: Indices, n_codes: int, quantities: Doubles) -> Doubles:
         rows = self._order[np.argsort(codes[self._order].astype(_narrow(n_codes)), kind="stable")]
@@ -193,6 +201,10 @@ class OtherFolds:
         cls, n_rows: int, *, n_folds: int = 5, rng: np.random.Generator, crew: Crew = ALONE
     ) -> OtherFolds:
         return cls(rng.permutation(np.arange(n_rows) % n_folds), crew)
+
+    @property
+    def share(self) -> float:
+        return (self._n_folds - 1) / self._n_folds if self._n_folds > 1 else 1.0
 
     def visible(self) -> list[npt.NDArray[np.bool_]]:
         """For each fold the rows (n_rows,) that its own rows may learn from."""
@@ -304,13 +316,24 @@ def effect_column(
     the parent's own effect, 0 means "as its parent", and that is what little evidence shrinks to.
     Raises `DataError` for evidence that is not finite.
     """
-    return effect_and_count_columns(categories, evidence, visibility, shrinkage=shrinkage)[0]
+    return _columns(categories, evidence, visibility, shrinkage, 1.0)[0]
 
 
 def effect_and_count_columns(
     categories: Categories, evidence: Evidence, visibility: Visibility, *, shrinkage: float | None = None
 ) -> tuple[FittedColumn, FittedColumn]:
-    """`effect_column`, and ln(1 + n): how often the category was seen; 0 for what never was, and for the pool."""
+    """`effect_column`, and ln(1 + n): how often the category was seen; 0 for what never was, and for the pool.
+
+    What a row sees of a part of the rows stands for all of them, as a served row sees them: four fifths of the evidence
+    would be shrunk more, and counted as less, than the bidder's, and trees learnt on it would be off by that.
+    """
+    return _columns(categories, evidence, visibility, shrinkage, visibility.share)
+
+
+def _columns(
+    categories: Categories, evidence: Evidence, visibility: Visibility, shrinkage: float | None, share: float
+) -> tuple[FittedColumn, FittedColumn]:
+    """The effect and count of each category; of training rows, by the rows they see divided by `share`."""
     quantities = evidence.quantities
     if not np.isfinite(quantities).all():
         raise DataError(
@@ -320,7 +343,7 @@ def effect_and_count_columns(
     totals = np.column_stack([categories.sums(quantity) for quantity in quantities.T])
     if shrinkage is None:
         shrinkage = empirical_shrinkage(*evidence.score_and_information(totals[:-1, :-1]))
-    visible = visibility.sums(categories.codes, categories.n_codes, quantities)
+    visible = visibility.sums(categories.codes, categories.n_codes, quantities) / share
     effect = categories.column(
         evidence.effect(visible[:, :-1], shrinkage), evidence.effect(totals[:, :-1], shrinkage)
     )

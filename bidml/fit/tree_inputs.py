@@ -162,16 +162,16 @@ class _Learner:
         Expecting of each row what the other folds say of its sides would not do: the rows of a pair share its sides, so
         what they are expected to do knows each other's outcomes, and with rare sides a row reads its own from theirs.
         """
-        served = self._beyond_sides(cross, sides, np.ones(len(self._y), dtype=bool))
+        served = self._beyond_sides(cross, sides, np.ones(len(self._y), dtype=bool), 1.0)
         values = np.empty((len(self._y), 2))
         for visible in folds.visible():
-            values[~visible] = self._beyond_sides(cross, sides, visible)[cross.codes[~visible]]
+            values[~visible] = self._beyond_sides(cross, sides, visible, folds.share)[cross.codes[~visible]]
         return cross.column(values[:, 0], served[:, 0]), cross.column(values[:, 1], served[:, 1])
 
     def _beyond_sides(
-        self, cross: CrossedCategories, sides: list[str], visible: npt.NDArray[np.bool_]
+        self, cross: CrossedCategories, sides: list[str], visible: npt.NDArray[np.bool_], share: float
     ) -> Doubles:
-        """Effect and ln(1 + n) of each code by the `visible` rows alone, (n_codes, 2)."""
+        """Effect and ln(1 + n) of each code by the `visible` rows alone, a `share` of all, (n_codes, 2)."""
         weight = visible if self._weight is None else visible * self._weight
         base = np.log(self._expected) - np.log1p(-self._expected)
         effects: dict[str, Doubles] = {}
@@ -186,7 +186,7 @@ class _Learner:
             categories = self.categories[side]
             ancestors = [name for name in self._line_of(side)[1:] if name in effects]
             effects[side] = effect_of(categories, ancestors)[categories.codes]
-        n = cross.sums(visible.astype(np.float64))
+        n = cross.sums(visible / share)
         n[-1] = 0.0
         return np.column_stack((effect_of(cross, sides), np.log1p(n)))
 

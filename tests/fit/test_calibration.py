@@ -16,7 +16,7 @@ from bidml.blueprint import Blueprint, Calibration, CtrBlueprint, Head, Knots
 from bidml.bounds import check_blueprint
 from bidml.contract import Feature, FeatureKind, FeatureSpec
 from bidml.errors import ConfigError, DataError, ExportError
-from bidml.fit.calibration import calibrated, fit_calibration, fit_segment_offsets, traffic_level
+from bidml.fit.calibration import at_rate, calibrated, fit_calibration, fit_segment_offsets, traffic_level
 from bidml.fit.encoding import Categories
 from bidml.metrics import calibration_ratio, expected_calibration_error, log_loss_from_log_odds
 from bidml.oracle import row_function
@@ -230,3 +230,13 @@ def test_a_level_needs_a_chance_for_each_auction() -> None:
     for win_rate in ([0.5], [0.5, 1.5], [0.5, np.nan]):
         with pytest.raises(DataError, match="a chance to win"):
             traffic_level(two, won=[True, True], clicked=two, win_rate=win_rate)
+
+
+@given(rows=held_out(), rate=st.floats(1e-6, 1.0 - 1e-6), a=st.floats(0.5, 2.0), b=st.floats(0.5, 2.0))
+def test_a_level_can_be_given(rows, rate, a, b):
+    """The mean is the rate, and nothing but the shift has changed."""
+    s, weight = np.clip(rows[0], -8.0, 8.0), rows[1] + 1.0
+    before = Calibration(a, b, 0.7)
+    found = at_rate(before, s, rate, sample_weight=weight)
+    assert np.average(sigmoid(calibrated(found, s)), weights=weight) == pytest.approx(rate, rel=1e-6)
+    assert (found.positive, found.negative, found.knots) == (a, b, None)

@@ -421,3 +421,24 @@ def test_sponsored_search_clicks_are_predicted(shared_data: Path, tmp_path: Path
         blueprint_of(model), tmp_path / "kdd.onnx", sample_rows={k: v[:100] for k, v in raw.items()}
     )
     assert (np.abs(scorer_outputs(tmp_path / "kdd.onnx", raw)["pctr"] / p - 1.0) <= 1e-12).all()
+
+
+def test_without_time_the_level_is_that_of_all_rows() -> None:
+    """Of eight logs of 600 clicks the mean of pctr on new rows is off by 5 %, by more where the 90 held out tell it."""
+    names = ("a", "b", "c")
+    spec = FeatureSpec(tuple(Feature(name, FeatureKind.CATEGORY, f"ext.{name}") for name in names))
+    ratios = []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        columns, s = {}, np.full(36_000, -2.2)
+        for name in names:
+            code = np.minimum((rng.pareto(0.8, len(s)) * 20).astype(int), 800)
+            s += rng.normal(0.0, 0.6, 801)[code]
+            columns[name] = np.char.add("k", code.astype(str)).astype(object)
+        pctr = 1.0 / (1.0 + np.exp(-s))
+        rows, clicked = pd.DataFrame(columns), rng.random(len(s)) < pctr
+        model = ClickModel(spec, n_jobs=1).fit(rows[:6_000], clicked[:6_000])
+        ratios.append(
+            np.exp(-np.logaddexp(0.0, -model.predict_log_odds(rows[6_000:]))).mean() / pctr[6_000:].mean()
+        )
+    assert np.sqrt(np.mean((np.array(ratios) - 1.0) ** 2)) < 0.075

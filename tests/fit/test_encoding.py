@@ -267,3 +267,20 @@ def test_a_million_distinct_values_stay_within_bounds_and_time() -> None:
 def test_bad_input_is_refused(call: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         call()
+
+
+@given(
+    n_folds=st.integers(2, 6),
+    per_fold=st.integers(1, 5),
+    clicks=st.lists(st.floats(0.0, 1.0), min_size=1, max_size=3),
+)
+def test_a_part_of_the_rows_stands_for_all_of_them(n_folds, per_fold, clicks):
+    """Where each fold holds the same of a category, its training rows are given what the bidder finds."""
+    cells = [f"k{i}" for i in range(len(clicks)) for _ in range(n_folds * per_fold)]
+    y = np.repeat(clicks, n_folds * per_fold)
+    folds = OtherFolds(np.tile(np.arange(n_folds), len(clicks) * per_fold))
+    evidence = OutcomeEvidence(y, np.full(len(y), 0.3))
+    for column in effect_and_count_columns(of(cells), evidence, folds, shrinkage=2.0):
+        np.testing.assert_allclose(
+            column.values, lookup_values(column.lookup, np.array(cells, dtype=object)), rtol=1e-9
+        )
