@@ -108,8 +108,8 @@ FAULTS: tuple[Fault, ...] = (
         "scorer.h",
         "tests/score/test_risk_aversion.py",
         ("uncertainty raises the value", "trace.log_odds - inputs.risk_aversion * trace.log_odds_sd", "trace.log_odds + inputs.risk_aversion * trace.log_odds_sd"),
-        ("what is priced is taken for what is predicted", "double pctr = trace.pctr;", "double& pctr = trace.pctr;"),
-        ("an unknown uncertainty is an unknown conversion rate", "Reason::kNoUncertaintyModel;", "Reason::kNoConversionModel;"),
+        ("an aversion has no effect", "paced_value(pctr, value_of_click, inputs)", "paced_value(trace.pctr, value_of_click, inputs)"),
+        ("an unknown uncertainty is an unknown conversion rate", "Reason::kNoUncertaintyModel", "Reason::kNoConversionModel"),
     ),
     *_in(
         "price.h",
@@ -317,7 +317,8 @@ FAULTS: tuple[Fault, ...] = (
     *_in(
         "encoder.cc",
         _ENGINE,
-        ("every key gets the default", "known ? lookup.values[next[u]++] : lookup.default_value", "lookup.default_value"),
+        ("every key gets the default", "lookup.keys[next[u]] == key", "false"),
+        ("every pair gets the default", "lookup.codes[next[u]] == code", "false"),
         ("unseen text is zero", "append(fallback, use, use.lookup->default_value);", "append(fallback, use, 0.0);"),
         ("categories not rewritten", "rewritten(value, use.rewrite)", "value"),
         ("numbers not rewritten", "rewritten(x, placed.rewrite)", "x"),
