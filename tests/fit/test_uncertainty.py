@@ -149,6 +149,14 @@ def test_weights_stand_for_rows(log):
         np.testing.assert_allclose(one.values, other.values, rtol=1e-9)
 
 
+def test_a_model_without_categories_is_as_uncertain_as_its_level(log):
+    """Numbers are taken for known: the head is the variance of the mean."""
+    y = log["clicked"].to_numpy(dtype=float)
+    head = fit_variance([], y, np.ones(len(y)))
+    assert head.terms == ()
+    assert head.intercept == pytest.approx(1.0 / (len(y) * y.mean() * (1.0 - y.mean())))
+
+
 def test_an_uncertainty_is_of_one_machine(log):
     class Two:
         size = 2

@@ -109,6 +109,8 @@ def test_provenance_has_no_place_and_no_thread_count() -> None:
     assert one.provenance() == other.provenance()
     assert parse_config(MINIMAL | {"random_state": 1}).provenance() != one.provenance()
     assert "family" not in one.provenance()["win"]  # as before there was one
+    assert "uncertainty" not in one.provenance()["ctr"]
+    assert parse_config(MINIMAL | {"ctr": {"uncertainty": True}}).provenance()["ctr"]["uncertainty"] is True
     log_normal = parse_config(MINIMAL | {"win": {"family": "log_normal"}})
     assert log_normal.provenance()["win"]["family"] == "log_normal"
 

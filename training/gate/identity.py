@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,8 @@ from bidml.blueprint import Blueprint, Head, Lookup
 from training.config import GateConfig
 from training.gate.judged import Judged
 from training.gate.verdict import Checks
+
+MOST_CHANGE_OF_SD: Final = 2.0
 
 
 def check_identity(
@@ -40,9 +43,7 @@ def _same_kind(checks: Checks, new_model: Judged, old_model: Judged | None, test
             checks.note(
                 "CVR model", new.cvr is not None, str(new.cvr is not None), "there, as the champion's"
             )
-        if old.ctr is not None and old.ctr.variance is not None:  # line items averse to risk would stop
-            is_there = new.ctr is not None and new.ctr.variance is not None
-            checks.note("uncertainty of pctr", is_there, str(is_there), "there, as the champion's")
+        _same_uncertainty(checks, new_model, old_model)
         at = new.default_auction_type
         wanted = old.default_auction_type
         checks.note("default auction type", at == wanted, str(int(at)), f"{int(wanted)}, as the champion")
@@ -55,6 +56,26 @@ def _same_kind(checks: Checks, new_model: Judged, old_model: Judged | None, test
         )
     else:
         checks.note("currency", new.currency == currency, new.currency, f"{currency}, as the log")
+
+
+def _same_uncertainty(checks: Checks, new_model: Judged, old_model: Judged) -> None:
+    """Line items averse to risk would stop without it, and bid another part of their value with another size."""
+    if not old_model.scorer.knows_uncertainty:
+        return
+    old = _mean_sd(old_model)
+    low, high = old / MOST_CHANGE_OF_SD, old * MOST_CHANGE_OF_SD
+    limit = f"{low:.3f} to {high:.3f}: half to twice the champion's standard deviation"
+    if not new_model.scorer.knows_uncertainty:
+        checks.note("uncertainty of pctr", False, "none", limit)
+        return
+    new = _mean_sd(new_model)
+    checks.note("uncertainty of pctr", low <= new <= high, new, limit)
+
+
+def _mean_sd(model: Judged) -> float:
+    found = np.empty(len(next(iter(model.columns.values()))))
+    model.scorer.score_many(model.columns, {"pctr_log_odds_sd": found})
+    return float(found.mean())
 
 
 def _age_and_size(
