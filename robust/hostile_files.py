@@ -21,7 +21,7 @@ from artifacts import INF, NAN
 
 from bidml import export
 from bidml.blueprint import CrossLookup
-from bidml.contract import GOAL_INPUTS, PRICE_INPUTS, FeatureKind
+from bidml.contract import GOAL_INPUTS, MAX_VARIANCE, MIN_VARIANCE, PRICE_INPUTS, RISK_INPUTS, FeatureKind
 from bidml.errors import ArtifactError
 from bidml.export import write_model
 from bidml.graph import graph_of
@@ -213,7 +213,9 @@ def rows_of(artifact: Artifact, n_rows: int = N_ROWS) -> dict[str, Any]:
         pool = _TEXTS if feature.kind is FeatureKind.CATEGORY else _NUMBERS
         cells = [pool[i] for i in rng.integers(len(pool), size=n_rows)]
         columns[feature.name] = cells if feature.kind is FeatureKind.CATEGORY else array("d", cells)
-    for name in PRICE_INPUTS + GOAL_INPUTS:
+    ctr = artifact.blueprint.ctr
+    risks = RISK_INPUTS if ctr is not None and ctr.variance is not None else ()
+    for name in PRICE_INPUTS + GOAL_INPUTS + risks:
         columns[name] = array(
             "d", rng.choice([0.0, 0.5, 1.0, 1.0, 2.0, 30.0, NAN, INF, -1.0, 1e-9, 1e9], size=n_rows)
         )
@@ -238,6 +240,8 @@ def out_of_bounds(artifact: Artifact, *, isa: str = "best") -> str | None:
                 good = math.isfinite(x)
             elif name == "win_shape":
                 good = 0.0 < x < INF
+            elif name == "pctr_log_odds_sd":
+                good = MIN_VARIANCE**0.5 <= x <= MAX_VARIANCE**0.5
             elif name == "bid_cpm":
                 top = columns["cap_cpm"][row]
                 good = x == 0.0 or (x > 0.0 and columns["floor_cpm"][row] <= x <= top)
