@@ -1,6 +1,6 @@
 """What crosses of categories are worth: the linear model and the trees, with and without them.
 
-    python -m benchmarks.crosses [--quick] [--logs NAME ...] [--rows N] [--seeds N] [--json FILE]
+    python -m benchmarks.crosses [--quick] [--logs NAME ...] [--rows N] [--seeds N] [--named A*B ...] [--json FILE]
 
 The logs are those of `bench_ctr`. Crosses are chosen on the training rows alone: the linear model's progressive scores
 are out of sample, so a pair is taken, best first, while it lowers their log loss by more than `--z` standard errors (it
@@ -65,9 +65,7 @@ def losses(y: Doubles, s: Doubles) -> Doubles:
     return np.logaddexp(0.0, s) - y * s
 
 
-def ranked_pairs(
-    log: ClickLog, categories: dict[str, Categories], *, most: int, z: float
-) -> list[tuple[Pair, float]]:
+def ranked_pairs(log: ClickLog, categories: dict[str, Categories], *, most: int) -> list[tuple[Pair, float]]:
     """Greedily the best pairs and by how many standard errors each lowers the progressive loss of the training rows."""
     y, _ = log.outcomes()
     names = [name for name, found in categories.items() if len(found.keys) > 1]
@@ -97,11 +95,11 @@ def trees(log: ClickLog, crosses: list[Pair], rows: slice = slice(None)) -> Clic
     return ClickModel(log.spec, crosses=crosses, n_jobs=1).fit(train, y[rows], timestamp=when)
 
 
-def run_log(log: ClickLog, *, most: int, z: float) -> list[dict[str, Any]]:
+def run_log(log: ClickLog, *, most: int, z: float, named: list[Pair]) -> list[dict[str, Any]]:
     raw, raw_test = log.raw()
     y_train, y = log.outcomes()
     categories = {f.name: Categories.of(f.name, raw[f.name]) for f in log.spec.categories()}
-    pairs = ranked_pairs(log, categories, most=most, z=z)
+    pairs = [(pair, math.inf) for pair in named] or ranked_pairs(log, categories, most=most)
     print(
         f"{log.name} #{log.seed}: " + ", ".join(f"{a}*{b} z {gain:+.1f}" for (a, b), gain in pairs),
         flush=True,
@@ -218,12 +216,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, help="seeds of each log that has some")
     parser.add_argument("--most", type=int, default=3, help="crosses at most")
     parser.add_argument("--z", type=float, default=3.0, help="standard errors that a cross has to gain")
+    parser.add_argument("--named", nargs="*", default=[], help="crosses, a*b, that are not chosen but told")
     arguments = parser.parse_args()
+    named = [(first, second) for first, _, second in (text.partition("*") for text in arguments.named)]
     warnings.simplefilter("ignore")
     rows: list[dict[str, Any]] = []
     for log in click_logs(quick=arguments.quick, n_rows=arguments.rows, seeds=arguments.seeds):
         if not arguments.logs or any(word.lower() in log.name.lower() for word in arguments.logs):
-            rows += run_log(log, most=arguments.most, z=arguments.z)
+            rows += run_log(log, most=arguments.most, z=arguments.z, named=named)
     if arguments.json:
         document = {"machine": measure.machine(PACKAGES), "quick": arguments.quick, "rows": rows}
         arguments.json.write_text(json.dumps(document, indent=1, default=float) + "\n")
