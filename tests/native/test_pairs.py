@@ -50,6 +50,13 @@ def test_a_pair_is_found_by_the_numbers_of_its_texts(isa: str) -> None:
             assert scored.margins_of_sides(NONE, [a, b, c], 0, split, merged=True) == (wanted,)
 
 
+def test_a_row_without_texts_has_the_pair_of_missing_ones() -> None:
+    """A cleared row is whole: the lean entry sets numbers alone."""
+    scored = engine(PAIRS)
+    assert scored.score_vector(NONE) == scored.margins(NONE, ["", "", ""])[0] == by_hand(PAIRS, "", "")
+    assert by_hand(PAIRS, "", "") != 0.0
+
+
 def test_thousands_of_pairs_are_told_apart() -> None:
     """Every second pair of 120 times 120 texts, and the others' default."""
     keys = tuple(sorted(f"key {i}" for i in range(120)))
