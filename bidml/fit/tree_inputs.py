@@ -180,7 +180,8 @@ class _Learner:
             s = base + sum(effects[name] for name in beyond)
             evidence = OutcomeEvidence(self._y, 1.0 / (1.0 + np.exp(-s)), weight.astype(np.float64))
             sums = np.column_stack([categories.sums(quantity) for quantity in evidence.quantities.T])
-            return evidence.effect(sums, empirical_shrinkage(*evidence.score_and_information(sums[:-1])))
+            shrinkage = empirical_shrinkage(*evidence.score_and_information(sums[:-1]))
+            return evidence.effect(sums / share, shrinkage)
 
         for side in sides:
             categories = self.categories[side]
