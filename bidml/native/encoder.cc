@@ -161,14 +161,14 @@ class Crosses {
     codes.erase(std::unique(codes.begin(), codes.end()), codes.end());
     const uint64_t n_second = numbers_[cross.second].values.size() + 1;
     std::string bytes;
-    std::vector<size_t> places(uses.size());  // codes are visited in order, as keys are
+    std::vector<size_t> next(uses.size());
     for (const double code : codes) {
       const uint32_t pair[] = {uint32_t(uint64_t(code) / n_second), uint32_t(uint64_t(code) % n_second)};
       bytes.append(reinterpret_cast<const char*>(pair), kPairBytes);
       for (size_t u = 0; u < uses.size(); ++u) {
         const LookupView& lookup = *uses[u].lookup;
-        const bool known = places[u] < lookup.codes.size && lookup.codes[places[u]] == code;
-        append(payloads, uses[u], known ? lookup.values[places[u]++] : lookup.default_value);
+        const bool known = next[u] < lookup.codes.size && lookup.codes[next[u]] == code;
+        append(payloads, uses[u], known ? lookup.values[next[u]++] : lookup.default_value);
       }
     }
     std::vector<std::string_view> keys;
