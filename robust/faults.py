@@ -34,6 +34,7 @@ def _in(file: str, tests: str, *rows: tuple[str, ...]) -> list[Fault]:
 BY_AN_ATTACK = "robust"  # seen by an attack under TSan or ASan, and by no test
 _PRICE = "tests/score/test_decision.py tests/score/test_extreme_curves.py tests/pricing/test_native_price.py tests/score/test_batch.py"
 _ENGINE = "tests/native/test_engine.py tests/native/test_exactness.py"
+_CROSSES = "tests/native/test_pairs.py tests/score/test_served_crosses.py"
 
 FAULTS: tuple[Fault, ...] = (
     *_in(
@@ -142,6 +143,35 @@ FAULTS: tuple[Fault, ...] = (
         ("the open auction where a deal is as good", "offer.surplus_cpm >= best.surplus_cpm", "offer.surplus_cpm > best.surplus_cpm",
          "only a fixed price that equals a surplus to the last bit tells them apart"),
         ("a deal is never of the request's kind", "std::isnan(kind) ? open.auction_type : kind == 1.0 || kind == 2.0 ? int(kind) : 0", "kind == 1.0 || kind == 2.0 ? int(kind) : 0"),
+    ),
+    *_in(
+        "encoder.h",
+        _CROSSES,
+        ("crosses: the first side twice", "std::memcpy(key + sizeof(uint32_t), row + crosses_[i].second, sizeof(uint32_t));", "std::memcpy(key + sizeof(uint32_t), row + crosses_[i].first, sizeof(uint32_t));"),
+    ),
+    *_in(
+        "encoder.cc",
+        _CROSSES,
+        ("crosses: the second side of a code twice", "uint32_t(uint64_t(code) / n_second)", "uint32_t(uint64_t(code) % n_second)"),
+        ("crosses: an unknown text is the first", "number.lookup.default_value = double(vocabulary.keys.size);", "number.lookup.default_value = 0.0;"),
+        ("crosses: not in the blank row", "if (has_crosses()) set_crosses(blank);", ";"),
+    ),
+    *_in(
+        "engine.cc",
+        _CROSSES,
+        ("crosses: forgotten where sides are merged", "if (__builtin_expect(impl_->encoder.has_crosses(), 0)) impl_->encoder.set_crosses(bytes_of(out));", ";"),
+        ("crosses: forgotten in long rows", "impl_->margins_of_crossed_rows(request, line, head_mask, out);", "impl_->margins_of_long_rows(bytes_of(request), bytes_of(line), head_mask, out);"),
+    ),
+    *_in(
+        "batch.cc",
+        _CROSSES,
+        ("crosses: forgotten in batches", "engine_.cross(rows_, count);", ";"),
+    ),
+    *_in(
+        "validate.cc",
+        _CROSSES,
+        ("crosses: a code of no pair", "code >= 0.0 && code < n_pairs && code == std::trunc(code)", "true"),
+        ("crosses: as many as one likes", "crosses_.size() <= kMaxCrosses", "true"),
     ),
     *_in(
         "deals.h",
