@@ -14,8 +14,8 @@ alike, and any share of that may be none. Without it the estimate of few clicks 
 know everything. Beside the effects there is what pairs of categories do beyond their sum, by the prior alone a quarter
 as much, less what its cells have shown. It is told as one number for all rows.
 
-No scale is fitted to held-out clicks. From the clicks of each category beyond their expectation one follows, but with a
-standard error of 1.6 to 8 (of 1) at 150 to 2,000 clicks. It would be noise (benchmarks/pctr_uncertainty.py).
+No scale is fitted to held-out clicks. One would follow from the clicks of each category beyond their expectation, but
+few clicks tell it less well than the prior does; whether the result is honest: benchmarks/pctr_uncertainty.py.
 
 Limits: the prior is ours, right for worlds like the simulator's; the diagonal overstates nested categories of much
 evidence; numbers are taken for known; what drifts after the log's end is unknown.
