@@ -166,6 +166,15 @@ def draw(folder: Path, auctions: win_real.RealAuctions, *, n_train: int, n_test:
     paced_day(1458, 1 / 8).savefig(folder / "pacing_over_a_day.png", dpi=120)
 
 
+def wanted(who: Iterable[Contender], options: argparse.Namespace) -> list[Contender]:
+    """Those that `--variants` and `--contender` leave."""
+    return [
+        c
+        for c in who
+        if (options.variants or not c.variant) and (options.contender is None or c.name in options.contender)
+    ]
+
+
 def _add(rows: dict[str, Scores], name: str, scores: dict[str, float]) -> None:
     row = rows.setdefault(name, {})
     for key, value in scores.items():
@@ -215,8 +224,7 @@ def main() -> None:
         print(f"{package}: not installed, left out")
     result: dict[str, Any] = {"n_train": n_train, "n_test": n_test, "seeds": seeds}
     if options.only != "real":
-        who = [c for c in contenders(SEGMENT) if not c.variant or options.variants]
-        who = [c for c in who if options.contender is None or c.name in options.contender]
+        who = wanted(contenders(SEGMENT), options)
         result["worlds"] = run_worlds(
             who,
             shapes=shapes, feedbacks=options.feedback or FEEDBACK, seeds=seeds, n_train=n_train, n_test=n_test,
@@ -225,13 +233,14 @@ def main() -> None:
     if options.only != "worlds":
         auctions = win_real.load(n_draws=3 if options.quick else 10)
         result["real"] = win_real.run(
-            [*(c for c in contenders("domain") if not c.variant or options.variants), *found],
+            wanted([*contenders("domain"), *found], options),
             auctions,
             seeds=[1] if options.quick else [1, 2, 3],
         )
         print("\n".join(real_summary(result["real"])))
-        draw(options.plots, auctions, n_train=n_train, n_test=n_test)
-        print(f"plots: {options.plots}")
+        if options.contender is None:
+            draw(options.plots, auctions, n_train=n_train, n_test=n_test)
+            print(f"plots: {options.plots}")
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(result, indent=1))

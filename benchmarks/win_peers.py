@@ -1,7 +1,8 @@
-"""What a user might reach for instead: XGBoost's accelerated failure time model, lifelines' survival regressions.
+"""What a user might reach for instead: XGBoost's accelerated failure time model, lifelines' survival regressions, and
+Deep Landscape Forecasting in PyTorch (`deep_landscape.py`).
 
-Both are optional packages. They get the encodings that our trees see (out of fold for the training rows), because their
-own handling of rich categories is worse; a price is their survival time.
+All are optional packages. The first two get the encodings that our trees see (out of fold for the training rows),
+because their own handling of rich categories is worse; a price is their survival time.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import expit, ndtr
 
+from benchmarks.deep_landscape import ALPHA, Bins, DeepLandscape
 from benchmarks.win_curves import Contender, OnGrid, Policy
 from bidml.contract import FeatureSpec
 from bidml.features import Doubles, raw_columns
@@ -26,6 +28,9 @@ from bidml.fit.win_rate import reference_log_bid_cpm, taught
 _AFT_SCALES: Final = (0.4, 0.6, 0.8, 1.1)
 _AFT_ROUNDS: Final = 300
 _N_FOLDS: Final = 8
+_IPINYOU_BINS: Final = Bins(
+    tick_cpm=0.01, width=3, n=100
+)  # what its prices are counted in, and their highest
 
 
 class _Encoded:
@@ -151,11 +156,17 @@ class Lifelines:
 
 
 def peers() -> tuple[list[Contender], list[str]]:
-    """The contenders whose package is installed, and the names of the others."""
+    """The contenders of the real auctions whose package is installed, and the names of the other packages."""
 
     def contender(name: str, make: Callable[[int], Any], needs_prices: bool = False) -> Contender:
         def fit(spec: FeatureSpec, X: pd.DataFrame, y: MarketPriceObservations, seed: int) -> Policy:
             return OnGrid(make(seed).fit(spec, X, y))
+
+        return Contender(name, fit, needs_prices=needs_prices)
+
+    def deep(name: str, alpha: float | None, needs_prices: bool = False) -> Contender:
+        def fit(spec: FeatureSpec, X: pd.DataFrame, y: MarketPriceObservations, seed: int) -> Policy:
+            return DeepLandscape(_IPINYOU_BINS, seed, alpha=alpha).fit(spec, X, y)
 
         return Contender(name, fit, needs_prices=needs_prices)
 
@@ -167,6 +178,10 @@ def peers() -> tuple[list[Contender], list[str]]:
         "lifelines": [
             contender("Weibull AFT (lifelines)", lambda seed: Lifelines("weibull", seed)),
             contender("Cox (lifelines)", lambda seed: Lifelines("cox", seed), needs_prices=True),
+        ],
+        "torch": [
+            deep("deep landscape, likelihood", None),
+            deep("deep landscape, two losses", ALPHA, needs_prices=True),
         ],
     }
     found, missing = [], []
