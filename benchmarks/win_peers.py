@@ -28,9 +28,8 @@ from bidml.fit.win_rate import reference_log_bid_cpm, taught
 _AFT_SCALES: Final = (0.4, 0.6, 0.8, 1.1)
 _AFT_ROUNDS: Final = 300
 _N_FOLDS: Final = 8
-_IPINYOU_BINS: Final = Bins(
-    tick_cpm=0.01, width=3, n=100
-)  # what its prices are counted in, and their highest
+# What the prices are counted in; 300 ticks are the highest.
+_IPINYOU_BINS: Final = Bins(tick_cpm=0.01, width=2, n=150)
 
 
 class _Encoded:
