@@ -12,6 +12,8 @@ market price and the true pctr. Each policy bids the best response to what it is
     best multiplier, own pctr    truthful bidding times the best factor in hindsight: the best constant shade
     best multiplier, true pctr
 
+An artifact of `bidml demo --auctions N` is judged by `--artifact FILE --seeds 1 --first-seed 20261125 --auctions N`.
+
     python -m benchmarks.whole_chain [--quick] [--seeds 5] [--first-seed 1001] [--auctions 250000] [--json FILE]
 """
 
@@ -32,7 +34,7 @@ from benchmarks.bench_pricing import interval
 from benchmarks.informed_clicks import InformedClicks
 from bidml.demo import CAP_CPM, SEED
 from bidml.export import model_bytes
-from bidml.features import Doubles, raw_columns
+from bidml.features import Doubles, RawColumns, raw_columns
 from bidml.metrics import calibration_ratio
 from bidml.pricing import WinCurve, optimal_bid_cpm
 from bidml.score import Scorer
@@ -41,7 +43,7 @@ from bidml.self_check import self_check_of
 from bidml.simulate import Truth, simulate
 from bidml.train.config import TrainConfig, parse_config
 from bidml.train.evaluate import Terms, bids_of, predict, terms_of
-from bidml.train.prepare import check, training_data
+from bidml.train.prepare import TrainingData, check, training_data
 from bidml.train.run import fit_models, self_check_sample
 
 FIRST_SEED: Final = 1001
@@ -51,20 +53,15 @@ WHOLE: Final = "own pctr, own curve"
 MULTIPLIER: Final = "best multiplier, own pctr"
 
 
-def run(seed: int, n_auctions: int, n_threads: int) -> dict[str, float]:
-    """One world: every policy's surplus as a share of the oracle's, and what tells why."""
+def run(seed: int, n_auctions: int, n_threads: int, artifact: Path | None) -> dict[str, float]:
+    """One world: every policy's surplus as a share of the oracle's, and what tells why. `artifact`: trained before."""
     simulation = simulate(n_auctions, rng=np.random.default_rng(seed))
     config = _config(simulation.spec.features, n_threads)
     row_of = pd.Series(np.arange(n_auctions), index=simulation.log["auction_id"])
     data = training_data(*check(simulation.log, config), config)
     columns = raw_columns(data.test, data.spec)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        blueprint = fit_models(config, data, lambda _: nullcontext())
-    scorer = Scorer(
-        parse_artifact(model_bytes(blueprint, self_check_of(blueprint, self_check_sample(columns))))
-    )
-    found = predict(scorer, columns, blueprint=blueprint)
+    scorer = _trained(config, data, columns) if artifact is None else Scorer.load(artifact)
+    found = predict(scorer, columns)
     terms = terms_of(
         data.test, value_per_click=None, cap_cpm=CAP_CPM, auction_type=config.pricing.default_auction_type
     )
@@ -85,6 +82,15 @@ def run(seed: int, n_auctions: int, n_threads: int) -> dict[str, float]:
             data.test["clicked"].to_numpy(dtype=bool)[won], found.pctr[won]
         ),
     }
+
+
+def _trained(config: TrainConfig, data: TrainingData, columns: RawColumns) -> Scorer:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        blueprint = fit_models(config, data, lambda _: nullcontext())
+    return Scorer(
+        parse_artifact(model_bytes(blueprint, self_check_of(blueprint, self_check_sample(columns))))
+    )
 
 
 def judge(
@@ -175,6 +181,7 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help=f"the demo's is {SEED}")
     parser.add_argument("--auctions", type=int, default=250_000)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--artifact", type=Path, help="judge this one, trained on the same seed and auctions")
     parser.add_argument("--json", type=Path)
     parser.add_argument(
         "--merge", type=Path, nargs="+", help="print the means of earlier --json files, and stop"
@@ -191,7 +198,7 @@ def main() -> None:
     seeds = [options.first_seed + i for i in range(1 if options.quick else options.seeds)]
     runs = []
     for seed in seeds:
-        runs.append(run(seed, n_auctions, options.threads))
+        runs.append(run(seed, n_auctions, options.threads, options.artifact))
         print(f"seed {seed}: " + ", ".join(f"{name} {x:.4g}" for name, x in runs[-1].items()), flush=True)
         if options.json:
             options.json.parent.mkdir(parents=True, exist_ok=True)

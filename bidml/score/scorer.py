@@ -345,7 +345,11 @@ class Scorer(_native.NativeScorer):
         )
 
     def bid_many(self, columns: Mapping[str, Any], *, out: Any) -> None:
-        """Bids for a batch, into the caller's buffer of doubles; the GIL is released. See `score_many`."""
+        """Bids for a batch, into the caller's buffer of doubles; the GIL is released. See `score_many`.
+
+        These are intended bids, none is varied: a batch knows no auction's id, which exploration is random by.
+        `bidml.pricing.explore_by_id` varies them afterwards.
+        """
         self.score_many(columns, {"bid_cpm": out})
 
     def score_many(self, columns: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
