@@ -12,11 +12,12 @@ import importlib
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -43,6 +44,7 @@ class Run:
     effort: Effort
     fault: str = ""
     share: Share = WHOLE
+    minutes: float = 0.0  # after which it ends with what it has tried; 0: when it is done
 
     @property
     def name(self) -> str:
@@ -54,6 +56,7 @@ class Run:
             *(sys.executable, "-S", "-X", "faulthandler", "-m", "robust"),
             *("--run", self.attack.module, "--effort", self.effort, "--fault", self.fault),
             *("--share", f"{self.share.index}/{self.share.of}", "--seed", str(seed)),
+            *("--minutes", str(self.minutes)),
         ]
 
     def again(self, seed: int) -> str:
@@ -115,6 +118,9 @@ def main() -> int:
     parser.add_argument("--table", type=Path, help="write the results to a file, in Markdown")
     parser.add_argument("--seed", type=int, default=0, help="default: the day in the long lane, else 1")
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
+    parser.add_argument(
+        "--minutes", type=float, default=0.0, help="each attack ends after as many with what it has tried"
+    )
     parser.add_argument("--run", help=argparse.SUPPRESS)
     parser.add_argument("--effort", type=Effort, help=argparse.SUPPRESS)
     parser.add_argument("--fault", default="", help=argparse.SUPPRESS)
@@ -123,11 +129,15 @@ def main() -> int:
     options = parser.parse_args()
     if options.run:
         share = Share(*map(int, options.share.split("/")))
-        return _attack_here(options.run, options.effort, options.fault, share, options.seed)
+        return _attack_here(options.run, options.effort, options.fault, share, options.seed, options.minutes)
     seed = options.seed or (int(time.time()) // 86_400 if options.effort is Effort.LONG else 1)
     chosen = [attack for attack in ATTACKS if not options.only or attack.name in options.only]
     runs = [run for attack in chosen for run in _runs(attack, options.effort)]
-    runs = [run for run in runs if not (options.no_twins if run.fault else options.twins)]
+    runs = [
+        run if run.fault else replace(run, minutes=options.minutes)
+        for run in runs
+        if not (options.no_twins if run.fault else options.twins)
+    ]
     if not runs or not {attack.name for attack in chosen} >= set(options.only):
         parser.error(f"an attack is one of {[attack.name for attack in ATTACKS]}")
     if options.list:
@@ -188,7 +198,7 @@ def _report(run: Run, seed: int) -> tuple[bool, str]:
     return as_wanted, row
 
 
-def _attack_here(module: str, effort: Effort, fault: str, share: Share, seed: int) -> int:
+def _attack_here(module: str, effort: Effort, fault: str, share: Share, seed: int, minutes: float) -> int:
     import numpy as np
 
     attack = importlib.import_module(module)
@@ -199,6 +209,8 @@ def _attack_here(module: str, effort: Effort, fault: str, share: Share, seed: in
     else:
         outcome_module.KEPT = builds.HOME / "found" / f"{module}-{seed}-{share.index}"
     print(_STARTED, flush=True)
+    if minutes:
+        _end_after(minutes)
     rng = np.random.default_rng([seed, share.index])
     parts = (share,) if share.of > 1 else ()
     try:
@@ -210,6 +222,22 @@ def _attack_here(module: str, effort: Effort, fault: str, share: Share, seed: in
         _end_with(outcome)
     _report_from_here(outcome)
     return 0
+
+
+def _end_after(minutes: float) -> None:
+    """Report what has been tried by then, and end, with all processes that the attack has started."""
+    os.setsid()
+
+    def end(*_: object) -> None:
+        outcome = outcome_module.LATEST or Outcome()
+        outcome.note(f"ended after {minutes:g} minutes")
+        _report_from_here(outcome)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.killpg(0, signal.SIGTERM)
+        os._exit(0)
+
+    signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, 60.0 * minutes)
 
 
 def _report_from_here(outcome: Outcome) -> None:

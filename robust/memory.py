@@ -49,12 +49,13 @@ def _bid_on(scorer: Any, line: Any, chosen: list[Any], n: int) -> None:
 def _growth(outcome: Outcome, scorer: Any, line: Any, chosen: list[Any], n: int) -> None:
     _bid_on(scorer, line, chosen, 200_000)
     gc.collect()
-    before = _resident_kib()
-    _bid_on(scorer, line, chosen, n)
-    grown = _resident_kib() - before
-    outcome.trials += n
+    before, at_once = _resident_kib(), min(n, 10_000_000)
+    for _ in range(n // at_once):
+        _bid_on(scorer, line, chosen, at_once)
+        outcome.trials += at_once
+        grown = _resident_kib() - before
+        outcome.demand(grown <= _MOST_KIB, f"{grown} KiB more after {outcome.trials:,} bids")
     outcome.note(f"{grown} KiB after {n:,} bids")
-    outcome.demand(grown <= _MOST_KIB, f"{grown} KiB more after {n:,} bids")
 
 
 def _calls_of_malloc(outcome: Outcome, scorer: Any, line: Any, chosen: list[Any]) -> None:

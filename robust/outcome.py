@@ -48,6 +48,8 @@ WHEN_BROKEN: Callable[[Outcome], None] | None = (
     None  # after each finding: a twin is caught by its first, and may end
 )
 
+LATEST: Outcome | None = None  # of the attack in this process
+
 
 def _keep(data: bytes | str, number: int) -> Path:
     assert KEPT is not None
@@ -68,6 +70,10 @@ class Outcome:
     cpu_s: float = 0.0  # processor time of the process and its children
 
     _MOST_KEPT = 5
+
+    def __post_init__(self) -> None:
+        global LATEST
+        LATEST = self
 
     def broke(self, what: str, data: bytes | str | None = None) -> None:
         """`data`: the input under which it broke; the first few are kept as files, and `what` says where."""

@@ -95,7 +95,8 @@ def attack(effort: Effort, rng: np.random.Generator) -> Outcome:
             outcome.demand(
                 found.returncode == 0, f"{name}: exit code {found.returncode}, {found.stderr[-500:]}"
             )
-    _threads(outcome, effort.of(short=300, ci=20_000, quick=100_000, long=10_000_000))
+    for _ in range(effort.of(short=1, ci=1, quick=1, long=100)):
+        _threads(outcome, effort.of(short=300, ci=20_000, quick=100_000, long=100_000))
     return outcome
 
 

@@ -30,8 +30,9 @@ _OF_PYTHON = ("bind", "engine_from_python", "batch", "dict")  # objects that nee
 
 def attack(effort: Effort, rng: np.random.Generator) -> Outcome:
     outcome = Outcome()
-    _without_python(outcome, effort.of(short=1_000, ci=20_000, quick=100_000, long=10_000_000))
-    _with_python(outcome, effort.of(short=200, ci=4_000, quick=20_000, long=2_000_000))
+    for _ in range(effort.of(short=1, ci=1, quick=1, long=100)):
+        _without_python(outcome, effort.of(short=1_000, ci=20_000, quick=100_000, long=100_000))
+        _with_python(outcome, effort.of(short=200, ci=4_000, quick=20_000, long=20_000))
     return outcome
 
 
