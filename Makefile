@@ -11,6 +11,11 @@ INSTALL_LOCKED := install --quiet --no-compile --require-hashes --only-binary :a
 NATIVE_SOURCES := CMakeLists.txt pyproject.toml $(wildcard bidml/native/*.h bidml/native/*.cc)
 CHECKED := $(wildcard bidml tests training benchmarks notebooks robust docs/*.py)
 
+# Bytecode is kept, below build/: the tests start a thousand processes, and compiling what they import anew each time took
+# more than half of their time where the environment forbids bytecode.
+export PYTHONDONTWRITEBYTECODE :=
+export PYTHONPYCACHEPREFIX := $(CURDIR)/build/pycache
+
 .PHONY: demo notebooks reference test robust robust-long lint types build env clean lock
 
 demo: $(VENV)/.built
