@@ -29,7 +29,7 @@ def attack(effort: Effort, rng: np.random.Generator) -> Outcome:
     scorer = scorer_of(wide_blueprint())
     line = line_of(scorer)
     chosen = [request for request in requests() if isinstance(request.get("imp"), list)][:1_000]
-    n = effort.of(short=1_000_000, ci=2_000_000, quick=10_000_000, long=1_000_000_000)
+    n = effort.of(short=400_000, ci=2_000_000, quick=10_000_000, long=1_000_000_000)
     _growth(outcome, scorer, line, chosen, n)
     _calls_of_malloc(outcome, scorer, line, chosen)
     return outcome
