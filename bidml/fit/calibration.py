@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from bidml.blueprint import Calibration, Knots, Lookup
 from bidml.errors import ConfigError, DataError
-from bidml.fit.crew import ALONE, Crew, total
+from bidml.fit.crew import ALONE, Crew, mean, total
 from bidml.fit.encoding import Categories, Doubles, empirical_shrinkage
 from bidml.fit.isotonic import fit_knots
 
@@ -90,6 +90,7 @@ def at_rate(
     rate: float,
     *,
     sample_weight: npt.ArrayLike | None = None,
+    crew: Crew = ALONE,
 ) -> Calibration:
     """The same map with the level at which the mean of σ(map(log_odds)) (n,) is `rate`, in (0, 1).
 
@@ -101,7 +102,7 @@ def at_rate(
     low, high = -_WIDEST_LEVEL, _WIDEST_LEVEL
     for _ in range(_BISECTIONS):
         middle = 0.5 * (low + high)
-        if np.average(_sigmoid(t + middle), weights=weight) < rate:
+        if mean(crew, _sigmoid(t + middle), weight) < rate:
             low = middle
         else:
             high = middle

@@ -10,13 +10,15 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from bidml.blueprint import Calibration, CrossLookup, CtrBlueprint, Head, Lookup
+from bidml.blueprint import Calibration, CtrBlueprint, Head
 from bidml.contract import MAX_VARIANCE, MIN_VARIANCE, FeatureKind, FeatureSpec
 from bidml.errors import ConfigError, DataError
 from bidml.features import Doubles, RawColumns, encode, looked_up, margins, raw_columns
+from bidml.fit.bases import BASES, fit_base
 from bidml.fit.boosting import Rows, boost, log_odds_of, preset_of
 from bidml.fit.calibration import (
     CalibrationMethod,
@@ -30,7 +32,6 @@ from bidml.fit.calibration import (
 from bidml.fit.crew import ALONE, Crew, mean, sampled
 from bidml.fit.crosses import Pair, check_crosses
 from bidml.fit.encoding import Categories, Earlier, OtherFolds, Visibility, as_ticks, lookup_values
-from bidml.fit.ftrl import fit_ftrl
 from bidml.fit.labels import checked_outcomes, checked_rate, checked_weights, find_leaks, warn_of_leaks
 from bidml.fit.tree_inputs import TreeInputs
 from bidml.fit.uncertainty import fit_variance
@@ -44,9 +45,9 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Parameters
     ----------
     spec: the raw features; `X` has a column for each (`features.raw_columns` says what cells may be).
-    base: what the trees start from. "linear": logistic regression on the categories by FTRL, in time order, whose
-        weights become terms of the head; "none": the base rate; "auto": linear where there is time, because its scores
-        of shuffled rows are poorer than the effects the trees see.
+    base: what the trees start from. "mixed": a weight for each category, shrunk by what all clicks say of its feature
+        (`fit.mixed_base`), which become terms of the head; "linear": logistic regression on the categories by FTRL, in
+        time order; "none": the base rate; "auto": mixed where there is time, none without.
     preset: "latency" (at most 300 trees of depth 5) or "accuracy" (at most 1,500 trees of 63 leaves).
     calibration: "beta", "platt", "isotonic" (beta, bent where the held-out clicks ask for it) or "none".
     segments: categories that get an offset of their own, shrunk by the evidence, on top of the trees.
@@ -228,7 +229,6 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         time, weight = _time(X, timestamp), checked_weights(sample_weight, len(y))
         rng = np.random.default_rng(self.random_state)
         rate = mean(crew, y, weight)
-        intercept = log(rate) - log(1.0 - rate)
         visibility: Visibility = (
             OtherFolds.random(n_rows, rng=rng, crew=crew) if time is None else Earlier(time, crew)
         )
@@ -249,17 +249,18 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             [column.feature for column in inputs.columns], inputs.training, y, rng=rng, crew=crew
         )
         fit_rows, held_out = _split(n_rows, time, self.held_out_share, rng, crew)
-        terms: tuple[Lookup | CrossLookup, ...] = ()
-        margin = np.full(n_rows, intercept)
-        if self.base == "linear" or (self.base == "auto" and time is not None):
-            names = [feature.name for feature in self.spec.categories()]
-            categories = [inputs.categories[name] for name in names]
-            categories += [found for name, found in inputs.categories.items() if name not in names]
-            linear = fit_ftrl(
-                categories, y, base_log_odds=intercept, weight=weight, time=time, rng=rng, crew=crew
-            )
-            intercept, terms, margin = linear.intercept, linear.terms, linear.progressive
-        rows = Rows(inputs.training, y, margin, weight)
+        base = fit_base(
+            self.base,
+            raw,
+            self.spec,
+            inputs.categories,
+            y,
+            time=time,
+            weight=weight,
+            rng=rng,
+            crew=crew,
+        )
+        rows = Rows(inputs.training, y, base.margin, weight)
         boosted = boost(
             rows,
             fit_rows,
@@ -272,15 +273,19 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             crew=crew,
         )
         self.booster_ = boosted.final
-        self.columns_, self.intercept_, self.terms_ = inputs.columns, intercept, terms
+        self.columns_, self.intercept_, self.terms_ = inputs.columns, base.intercept, base.terms
         self._calibrate(
             {name: cells[held_out] for name, cells in raw.items()},
-            margin[held_out] + log_odds_of(boosted.stopped, inputs.training[held_out], n_jobs=self.n_jobs),
+            base.margin[held_out]
+            + log_odds_of(boosted.stopped, inputs.training[held_out], n_jobs=self.n_jobs),
             y[held_out],
             None if weight is None else weight[held_out],
             rate if time is None else None,
             crew,
         )
+        if base.at_end is not None:
+            trees = log_odds_of(boosted.final, inputs.training, n_jobs=self.n_jobs)
+            self._level_by_all_rows(raw, base.margin + trees, base.at_end, weight, crew)
         self.variance_ = None
         if self.uncertainty:
             self.variance_ = fit_variance(
@@ -332,6 +337,23 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.traffic_level_ = 0.0
         self.calibration_ = replace(found, shift=found.shift + log(self.negative_sampling_rate))
 
+    def _level_by_all_rows(
+        self, raw: RawColumns, margin: Doubles, at_end: Doubles, weight: Doubles | None, crew: Crew
+    ) -> None:
+        """Moves the map so that the model that will serve, with all rows' `margin` (n,), has the mean of `at_end` (n,).
+
+        The held-out clicks tell what the stopped model was off by, which the final one has learnt from them already;
+        and they are few.
+        """
+        if calibration_method(self.calibration) is CalibrationMethod.NONE:
+            return
+        for term in self.terms_[len(self.terms_) - len(self.segments) :]:
+            margin = margin + looked_up(term, raw)
+        found = at_rate(
+            self.calibration_, margin, mean(crew, expit(at_end), weight), sample_weight=weight, crew=crew
+        )
+        self.calibration_ = replace(found, shift=found.shift + log(self.negative_sampling_rate))
+
     def _margin(self, raw: RawColumns) -> Doubles:
         """Trees + intercept + terms, added in the artifact's order; (n,)."""
         matrix = encode(raw, Head(self.columns_, None))
@@ -347,8 +369,8 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             )
         preset_of(self.preset)
         calibration_method(self.calibration)
-        if self.base not in ("auto", "linear", "none"):
-            raise ConfigError("a base is auto, linear or none", value=self.base, remedy="correct base")
+        if self.base not in BASES:
+            raise ConfigError("a base is known", value=self.base, remedy=f"one of {list(BASES)}")
         checked_rate(self.negative_sampling_rate)
         if not 0.0 < self.held_out_share < 1.0:
             raise ConfigError(

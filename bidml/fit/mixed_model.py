@@ -3,7 +3,13 @@
 s = b + Σ_f w_f(x_f), w_f(c) ~ N(μ_f(c), 1/κ_f). The categories of one feature are disjoint, so its Newton step on any
 likelihood of s is one sum per category: w ← (H w − G + κ μ) / (H + κ), with G and H the gradient and the information of
 the category's rows; κ_f is empirical Bayes (`encoding.empirical_shrinkage`). No matrix is built: a pass costs a few
-`bincount`s per feature, at any cardinality. Bins of a number are a group without empirical Bayes.
+`bincount`s per feature, at any cardinality. Bins of a number may be a group without empirical Bayes.
+
+How κ_f is learnt is a `Prior`. MOMENTS takes each feature's residual effects at face value. Where one category lies in
+another (placement, app, publisher) and outcomes are rare, what one has not explained yet is then counted as the effect
+of all three, and the noise is learnt thrice. EFFECTIVE is MacKay's fixed point (1992, Bayesian interpolation, eq. 4.9):
+1/κ = Σ w² / γ with γ = Σ H/(H + κ), the parameters that the data determine. With a diagonal H that shrinks rather too
+much than too little; two parameters of variance 0.02 are assumed seen, so that no feature is put out for ever.
 
 A group may have one covariate per category, z_f(c), standardised here: μ = γ z, with γ ~ N(0, ¼) fitted by generalised
 least squares of the raw effects. A category with few rows then shrinks to what its covariate predicts, not to 0.
@@ -13,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -24,9 +31,16 @@ from bidml.fit.observations import Doubles
 _LARGEST_STEP: Final = 2.0
 _PRECISION_OF_GAMMA: Final = 4.0
 _NUMBER_SHRINKAGE: Final = 1.0
+_PARAMETERS_ASSUMED: Final = 2.0
+_VARIANCE_ASSUMED: Final = 0.02
 
 Evidence: TypeAlias = Callable[[Doubles], tuple[Doubles, Doubles]]
 """s (n,) → gradient and curvature of the negative log-likelihood of each row in its s, (n,) both."""
+
+
+class Prior(StrEnum):
+    MOMENTS = "moments"
+    EFFECTIVE = "effective"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +65,7 @@ class MixedModel:
     """`total` (n,) is s of the training rows; `weights[f]` (n_codes,) the effects; `intercept` is b.
 
     `unit`: the size of s in which steps and priors are measured. `largest_sd`: what is fitted is at most this many
-    units.
+    units. `start`: a fitted model of the same groups, maybe of fewer rows, to go on from; its intercept is taken.
     """
 
     def __init__(
@@ -62,6 +76,8 @@ class MixedModel:
         n_rows: int,
         unit: float = 1.0,
         largest_sd: float = MIN_SHRINKAGE**-0.5,
+        prior: Prior = Prior.MOMENTS,
+        start: MixedModel | None = None,
     ) -> None:
         self.groups = tuple(groups)
         self._unit = unit
@@ -73,13 +89,20 @@ class MixedModel:
         self._prior = [np.zeros(group.n_codes) for group in groups]
         self._seen = [group.sums(np.ones(n_rows)) > 0.0 for group in groups]
         self._covariates = [_standardised(group.covariate) for group in groups]
+        self._rule = prior
+        if prior is Prior.EFFECTIVE:
+            self.shrinkage = [1.0 / (_VARIANCE_ASSUMED * unit**2)] * len(self.groups)
+        if start is not None:
+            self.intercept, self.shrinkage = start.intercept, list(start.shrinkage)
+            self.weights = [weights.copy() for weights in start.weights]
+            self.total = self.of([group.codes for group in self.groups])
 
     def sweep(self, evidence: Evidence) -> None:
         """One Newton step per group, in order."""
         for i, group in enumerate(self.groups):
             g, h = (group.sums(quantity) for quantity in evidence(self.total))
             score = h * self.weights[i] - g
-            if group.empirical:
+            if group.empirical and self._rule is Prior.MOMENTS:
                 self._fit_prior(i, score, h)
             kappa, prior = self.shrinkage[i], self._prior[i]
             step = np.clip(
@@ -89,10 +112,19 @@ class MixedModel:
             )
             self.weights[i] += step
             self.total += step[group.codes]
+            if group.empirical and self._rule is Prior.EFFECTIVE:
+                self._fit_effective(i, h)
             seen = self._seen[i]  # the prior has no common part: it belongs to b
             common = float((self.weights[i] - prior)[seen].mean())
             self.weights[i][seen] -= common
             self.intercept += common
+
+    def of(self, codes: Sequence[Indices]) -> Doubles:
+        """s of rows with these `codes`, (m,) for each group in order; (m,)."""
+        found = np.full(len(codes[0]) if codes else len(self.total), self.intercept)
+        for each, weights in zip(codes, self.weights, strict=True):
+            found += weights[each]
+        return found
 
     def shift(self, step: float) -> None:
         """Moves b."""
@@ -139,6 +171,12 @@ class MixedModel:
             self._prior[i] = gamma * z
         found = empirical_shrinkage(score - h * self._prior[i], h)
         self.shrinkage[i] = max(found, (self._largest_sd * self._unit) ** -2)
+
+    def _fit_effective(self, i: int, h: Doubles) -> None:
+        seen, assumed = self._seen[i], _VARIANCE_ASSUMED * self._unit**2
+        squares = float((self.weights[i][seen] ** 2).sum()) + _PARAMETERS_ASSUMED * assumed
+        determined = float((h / (h + self.shrinkage[i])).sum()) + _PARAMETERS_ASSUMED
+        self.shrinkage[i] = max(determined / squares, (self._largest_sd * self._unit) ** -2)
 
 
 def _standardised(covariate: Doubles | None) -> Doubles | None:
