@@ -295,7 +295,8 @@ def test_the_referee_knows_certain_outcomes(zoo: Zoo) -> None:
 def test_no_model_is_its_own_judge(zoo: Zoo) -> None:
     """Ten times the clicks in one opinion change the referee's values little: the log's clicks set the level.
 
-    Who believes in the opposite is not heard.
+    Who believes in the opposite is hardly heard: beside its own contrary a model has the difference of the weights, and
+    what the clicks allow of a slope below 1 is halved.
     """
     log = zoo.test
     scorer = Scorer(parse_artifact(artifact(zoo.healthy(0, 0))))
@@ -314,7 +315,7 @@ def test_no_model_is_its_own_judge(zoo: Zoo) -> None:
     level = honest.surplus_cpm(bids).sum() / boastful.surplus_cpm(bids).sum()
     assert 0.9 < level < 1.1
     contrary = Referee(log, terms, [Opinion(pctr, curve, bids), Opinion(1.0 - pctr, curve, bids)])
-    assert contrary.mixture.weights[1] == 0.0
+    assert contrary.mixture.weights[1] < 0.1 * contrary.mixture.weights[0]
     assert contrary.surplus_cpm(bids) == pytest.approx(honest.surplus_cpm(bids), rel=1e-3, abs=0.05)
 
 
