@@ -141,35 +141,39 @@ class _Learner:
         return self._done[name]
 
     def _effect_and_count(self, name: str) -> tuple[FittedColumn, FittedColumn]:
+        """Against what the ancestors lead one to expect, of a cross both sides and theirs."""
         categories = self.categories[name]
-        if not isinstance(categories, CrossedCategories):
-            evidence = OutcomeEvidence(self._y, self._expected_of(name), self._weight)
-            return effect_and_count_columns(categories, evidence, self._visibility)
-        sides = self._sides_of(categories)
-        if isinstance(self._visibility, OtherFolds):
+        sides = self._sides_of(name)
+        if sides and isinstance(self._visibility, OtherFolds):
             return self._out_of_fold(categories, sides, self._visibility)
-        odds = self._expected / (1.0 - self._expected)
-        for side in sides:
-            odds = odds * np.exp(self.columns_of(side)[0].values)
-        evidence = OutcomeEvidence(self._y, odds / (1.0 + odds), self._weight)
+        expected = self._expected
+        if sides:
+            odds = expected / (1.0 - expected)
+            for side in sides:
+                odds = odds * np.exp(self.columns_of(side)[0].values)
+            expected = odds / (1.0 + odds)
+        evidence = OutcomeEvidence(self._y, expected, self._weight)
         return effect_and_count_columns(categories, evidence, self._visibility)
 
     def _out_of_fold(
-        self, cross: CrossedCategories, sides: list[str], folds: OtherFolds
+        self, categories: Categories, sides: list[str], folds: OtherFolds
     ) -> tuple[FittedColumn, FittedColumn]:
         """Each fold's values are those that the other folds would serve.
 
-        Expecting of each row what the other folds say of its sides would not do: the rows of a pair share its sides, so
-        what they are expected to do knows each other's outcomes, and with rare sides a row reads its own from theirs.
+        Expecting of each row what the other folds say of its sides would not do: the rows of a pair share its sides,
+        those of a child its parent, so what they are expected to do knows each other's outcomes, and with rare sides
+        a row reads its own from theirs.
         """
-        served = self._beyond_sides(cross, sides, np.ones(len(self._y), dtype=bool), 1.0)
+        served = self._beyond_sides(categories, sides, np.ones(len(self._y), dtype=bool), 1.0)
         values = np.empty((len(self._y), 2))
         for visible in folds.visible():
-            values[~visible] = self._beyond_sides(cross, sides, visible, folds.share)[cross.codes[~visible]]
-        return cross.column(values[:, 0], served[:, 0]), cross.column(values[:, 1], served[:, 1])
+            values[~visible] = self._beyond_sides(categories, sides, visible, folds.share)[
+                categories.codes[~visible]
+            ]
+        return categories.column(values[:, 0], served[:, 0]), categories.column(values[:, 1], served[:, 1])
 
     def _beyond_sides(
-        self, cross: CrossedCategories, sides: list[str], visible: npt.NDArray[np.bool_], share: float
+        self, child: Categories, sides: list[str], visible: npt.NDArray[np.bool_], share: float
     ) -> Doubles:
         """Effect and ln(1 + n) of each code by the `visible` rows alone, a `share` of all, (n_codes, 2)."""
         weight = visible if self._weight is None else visible * self._weight
@@ -187,9 +191,9 @@ class _Learner:
             categories = self.categories[side]
             ancestors = [name for name in self._line_of(side)[1:] if name in effects]
             effects[side] = effect_of(categories, ancestors)[categories.codes]
-        n = cross.sums(visible / share)
+        n = child.sums(visible / share)
         n[-1] = 0.0
-        return np.column_stack((effect_of(cross, sides), np.log1p(n)))
+        return np.column_stack((effect_of(child, sides), np.log1p(n)))
 
     def _categories_of(self, name: str) -> Categories:
         if name not in self.categories:
@@ -203,22 +207,15 @@ class _Learner:
         if name not in self._parents.values() and not any(name in cross for cross in self._crosses):
             del self._done[name]
 
-    def _expected_of(self, name: str) -> Doubles:
-        """The rate that the ancestors of a category lead one to expect."""
-        parent = self._parents.get(name)
-        if parent is None:
-            return self._expected
-        expected, columns = self._expected_of(parent), self.columns_of(parent)
-        if len(columns) == 1:
-            return expected
-        odds = expected / (1.0 - expected) * np.exp(columns[0].values)
-        found: Doubles = odds / (1.0 + odds)
-        return found
-
-    def _sides_of(self, cross: CrossedCategories) -> list[str]:
-        """Both categories and their ancestors, these first; but for constants, which have no effect."""
-        names = [name for side in cross.sides for name in reversed(self._line_of(side.feature))]
-        return [name for name in dict.fromkeys(names) if len(self.columns_of(name)) > 1]
+    def _sides_of(self, name: str) -> list[str]:
+        """What a category is measured beyond: its ancestors, these first; of a cross also the sides; but for constants,
+        which have no effect."""
+        categories = self.categories[name]
+        if isinstance(categories, CrossedCategories):
+            names = [n for side in categories.sides for n in reversed(self._line_of(side.feature))]
+        else:
+            names = self._line_of(name)[:0:-1]
+        return [n for n in dict.fromkeys(names) if len(self.columns_of(n)) > 1]
 
     def _line_of(self, name: str) -> list[str]:
         line = [name]

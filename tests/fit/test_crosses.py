@@ -20,6 +20,7 @@ from bidml.fit import ClickModel
 from bidml.fit.calibration import calibrated
 from bidml.fit.crosses import CrossedCategories, cross_categories
 from bidml.fit.encoding import Categories, Earlier, OtherFolds, OutcomeEvidence, effect_column
+from bidml.fit.tree_inputs import TreeInputs
 from bidml.metrics import auc, log_loss_from_log_odds
 from bidml.score import Scorer
 
@@ -131,6 +132,31 @@ def test_a_cross_of_two_columns_of_noise_teaches_nothing(timed: bool, n_slots: i
     )
     model.fit(X, y, timestamp=np.arange(len(X)) if timed else None)
     assert model.dictionaries_["app*slot"][0] > 12_000
+    X, y = rows(40_000)
+    assert auc(y, model.predict_log_odds(X)) == pytest.approx(0.5, abs=0.02)
+    assert model.predict_proba(X)[:, 1].std() < 0.02
+
+
+def test_a_child_of_rare_parents_does_not_read_its_own_outcome_without_time() -> None:
+    """20,000 slots of 8,000 apps in 40,000 coin tosses: no training value knows its outcome, AUC 0.5 ± 0.02 on new
+    rows, and a model that knows that it knows nothing."""
+    rng = np.random.default_rng(3)
+
+    def rows(n: int) -> tuple[pd.DataFrame, Any]:
+        app, os = rng.integers(0, 8_000, n), rng.integers(0, 3, n)
+        return pd.DataFrame(texts_of(app=app, slot=3 * app + rng.integers(0, 3, n), os=os)), rng.random(
+            n
+        ) < 0.2
+
+    X, y = rows(40_000)
+    parents = {"slot": "app"}
+    rate, folds = np.full(len(X), 0.2), OtherFolds.random(len(X), rng=rng)
+    inputs = TreeInputs.learn(
+        raw_columns(X, SPEC), SPEC, y.astype(float), folds, expected=rate, parents=parents, min_count=1
+    )
+    for values in inputs.training.T:
+        assert auc(y, values) == pytest.approx(0.5, abs=0.015)
+    model = ClickModel(SPEC, n_jobs=1, parents=parents, min_count=1).fit(X, y)
     X, y = rows(40_000)
     assert auc(y, model.predict_log_odds(X)) == pytest.approx(0.5, abs=0.02)
     assert model.predict_proba(X)[:, 1].std() < 0.02
