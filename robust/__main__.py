@@ -242,6 +242,7 @@ def _end_after(minutes: float) -> None:
 
 def _report_from_here(outcome: Outcome) -> None:
     outcome.cpu_s = _cpu_s(of_this_process=True)
+    outcome.notes += [f"{n:,} {what}" for what, n in outcome.counts.items()]
     report = {key: getattr(outcome, key) for key in ("trials", "n_found", "found", "notes", "cpu_s")}
     print(_MARK + json.dumps(report), flush=True)
 

@@ -67,6 +67,7 @@ class Outcome:
     n_found: int = 0
     found: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
     cpu_s: float = 0.0  # processor time of the process and its children
 
     _MOST_KEPT = 5
@@ -87,6 +88,10 @@ class Outcome:
     def demand(self, holds: bool, what: str) -> None:
         if not holds:
             self.broke(what)
+
+    def count(self, what: str, n: int) -> None:
+        """A figure for the table that grows with each round."""
+        self.counts[what] = self.counts.get(what, 0) + n
 
     def note(self, text: str) -> None:
         """A measured figure for the table."""

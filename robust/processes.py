@@ -148,7 +148,8 @@ def _threads(outcome: Outcome, n_swaps: int) -> None:
         thread.join()
     sys.setswitchinterval(switch)
     outcome.trials += n_swaps
-    outcome.note(f"{n_swaps:,} swaps, {sum(bids):,} bids")
+    outcome.count("swaps", n_swaps)
+    outcome.count("bids", sum(bids))
     for what in broken:
         outcome.broke(f"between threads: {what}")
 

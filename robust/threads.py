@@ -74,7 +74,8 @@ def _without_python(outcome: Outcome, n_swaps: int) -> None:
     swaps, decisions, wrong = map(int, found.stdout.split())
     outcome.demand(swaps == n_swaps and decisions > n_swaps // 10, f"it decided too little: {found.stdout}")
     outcome.demand(wrong == 0, f"{wrong} decisions of no model")
-    outcome.note(f"without Python: {swaps:,} swaps, {decisions:,} decisions")
+    outcome.count("swaps without Python", swaps)
+    outcome.count("decisions there", decisions)
 
 
 def _with_python(outcome: Outcome, n_swaps: int) -> None:
@@ -133,6 +134,7 @@ def _with_python(outcome: Outcome, n_swaps: int) -> None:
     wanted = sum(counts) + len(expected)
     outcome.demand(counted == wanted, f"{wanted} decisions, {counted} counted")
     outcome.demand(min(counts) > 0, f"a thread did nothing: {counts}")
-    outcome.note(f"in Python: {n_swaps:,} swaps, {counted:,} decisions")
+    outcome.count("swaps in Python", n_swaps)
+    outcome.count("decisions in Python", counted)
     for what in broken:
         outcome.broke(what)
