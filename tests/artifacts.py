@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -309,3 +310,17 @@ def blueprints(draw: st.DrawFn) -> Blueprint:
             st.dictionaries(_texts, st.floats(allow_nan=False, allow_infinity=False) | _texts, max_size=2)
         ),
     )
+
+
+def with_leaves(head: Head, change: Callable[[list[float]], list[float]]) -> Head:
+    assert head.trees is not None
+    return replace(head, trees=replace(head.trees, leaf=array("d", change(list(head.trees.leaf)))))
+
+
+def negated(head: Head) -> Head:
+    """Ranks the other way round."""
+    head = with_leaves(head, lambda leaves: [-x for x in leaves])
+    terms = tuple(
+        replace(t, values=array("d", [-x for x in t.values]), default=-t.default) for t in head.terms
+    )
+    return replace(head, terms=terms)

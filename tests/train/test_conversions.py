@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from artifacts import negated
 
 from bidml.blueprint import CtrBlueprint
 from bidml.errors import ConfigError
@@ -184,6 +185,8 @@ def test_the_gate_judges_conversions(gate: Any) -> None:
         broken = replace(cvr, calibration=wrong)
         failed = {check.name for check in verdict(broken).checks if not check.passed}
         assert any(name.startswith("CVR") for name in failed), failed
+    upside_down = verdict(replace(cvr, head=negated(cvr.head)))
+    assert any("speak for the opposite" in check.name for check in upside_down.checks if not check.passed)
 
 
 def test_a_retraining_job_makes_the_conversion_model(simulation: Simulation, tmp_path: Path) -> None:

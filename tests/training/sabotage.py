@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from artifacts import negated, with_leaves
 from zoo import TRAIN_ROWS, Zoo, artifact
 
 from bidml.blueprint import Blueprint, Calibration, Column, Head, Lookup, Trees
@@ -38,19 +39,6 @@ def _steepen(b: Blueprint, factor: float) -> Blueprint:
     return _with_ctr(b, calibration=Calibration(c.positive * factor, c.negative * factor, c.shift))
 
 
-def _with_leaves(head: Head, change: Callable[[list[float]], list[float]]) -> Head:
-    assert head.trees is not None
-    return replace(head, trees=replace(head.trees, leaf=array("d", change(list(head.trees.leaf)))))
-
-
-def _negated(head: Head) -> Head:
-    head = _with_leaves(head, lambda leaves: [-x for x in leaves])
-    terms = tuple(
-        replace(t, values=array("d", [-x for x in t.values]), default=-t.default) for t in head.terms
-    )
-    return replace(head, terms=terms)
-
-
 def _shuffled_values(lookup: Lookup) -> Lookup:
     """The categories' effects, dealt out again."""
     dealt = np.random.default_rng(1).permutation(lookup.values)
@@ -74,7 +62,7 @@ def _raised(feature: str, key_at: int, by: float) -> Callable[[Head], Head]:
 
 
 def _shuffled_leaves(head: Head) -> Head:
-    return _with_leaves(head, lambda leaves: np.random.default_rng(0).permutation(leaves).tolist())
+    return with_leaves(head, lambda leaves: np.random.default_rng(0).permutation(leaves).tolist())
 
 
 def _swapped_columns(head: Head) -> Head:
@@ -85,7 +73,7 @@ def _fewer_trees(head: Head, keep: float) -> Head:
     """As if training had been cut short: the trees after the first few say 0."""
     assert head.trees is not None
     n = max(1, int(len(head.trees.leaf) * keep))
-    return _with_leaves(head, lambda leaves: leaves[:n] + [0.0] * (len(leaves) - n))
+    return with_leaves(head, lambda leaves: leaves[:n] + [0.0] * (len(leaves) - n))
 
 
 def _map_lookups(head: Head, change: Callable[[Lookup], Lookup]) -> Head:
@@ -215,7 +203,7 @@ def _flipped_calibration(zoo: Zoo, b: Blueprint) -> bytes:
 
 SABOTAGE: dict[str, Sabotage] = {
     # the click model
-    "clicks: sign flip": _ctr_head(_negated),
+    "clicks: sign flip": _ctr_head(negated),
     "clicks: times 10": lambda zoo, b: _shift_ctr(b, math.log(10.0)),
     "clicks: a tenth": lambda zoo, b: _shift_ctr(b, -math.log(10.0)),
     "clicks: times 2": lambda zoo, b: _shift_ctr(b, math.log(2.0)),
@@ -242,7 +230,7 @@ SABOTAGE: dict[str, Sabotage] = {
     "clicks: no app was seen": _ctr_head(lambda head: _map_lookups(head, _without_keys("app_bundle", 0.1))),
     "clicks: a leak": lambda zoo, b: replace(b, ctr=zoo.leaky),
     # the win curve
-    "prices: sign flip": _location(_negated),
+    "prices: sign flip": _location(negated),
     "prices: times 1000": _reference(1000.0),
     "prices: times 3": _reference(3.0),
     "prices: a third": _reference(1.0 / 3.0),

@@ -83,9 +83,9 @@ def _forecasts(
         before = old.pcvr[clicks] * arrived if old is not None and old.pcvr is not None else None
         if converted.any():
             cells = _segments(new, categories, clicks)
-            yield Forecasts(
-                CVR, converted, new.pcvr[clicks] * arrived, before, cells, np.ones(len(rows)), few=True
-            )
+            found = new.pcvr[clicks] * arrived
+            ones = np.ones(len(rows))
+            yield Forecasts(CVR, converted, found, before, cells, ones, few=True, seen=arrived)
     if new.curve is not None:
         counts = won | price_loss(test).to_numpy(dtype=bool)
         bid = test["bid_cpm"].to_numpy(dtype=np.float64)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
+from scipy import optimize, special
 
 from bidml.features import Doubles
 from bidml.metrics import Interval
@@ -23,6 +23,7 @@ WIN_RATE: Final = "win rate"
 _SEGMENT_ERROR: Final = 0.001  # chance that any segment of a sound model is taken for wrong
 _DRAWS: Final = 2000
 _LEAST_EXPECTED: Final = 1e-9
+_FARTHEST: Final = 60.0  # log-odds
 _NOT_TOLD_APART: Final = 1e-3  # such segments are shown only where no other is
 
 
@@ -44,7 +45,7 @@ class Forecasts:
     """Of events `y` (n,): the challenger's probabilities `new`, the champion's `old`, (n,) each, None without one.
 
     `segments`: by category feature. `weight` (n,): for how many rows each stands. `few`: events are so few that only
-    what is certain refuses.
+    what is certain refuses. `seen` (n,): the part of the events that are known by now, of which `new` and `old` speak.
     """
 
     what: str
@@ -54,6 +55,7 @@ class Forecasts:
     segments: Mapping[str, Segments]
     weight: Doubles
     few: bool = False
+    seen: Doubles | None = None
 
     def counts(self, sums: Callable[[Doubles], Any] = np.sum) -> tuple[Any, Any, Any]:
         """(events, expected by the challenger, by the champion), summed by `sums`, in units of the mean event's weight.
@@ -72,6 +74,8 @@ def check_probabilities(
     checks: Checks, forecasts: Forecasts, config: GateConfig, rng: np.random.Generator
 ) -> None:
     _log_loss(checks, forecasts, config, rng)
+    if forecasts.few:
+        _order(checks, forecasts, config)
     if forecasts.old is not None:
         _mixture(checks, forecasts, config, rng)
     _level(checks, forecasts, config)
@@ -119,6 +123,29 @@ def _mixture(checks: Checks, f: Forecasts, config: GateConfig, rng: np.random.Ge
         f"not certainly below {least:.0%}",
         found,
     )
+
+
+def _order(checks: Checks, f: Forecasts, config: GateConfig) -> None:
+    """Are the outcomes certainly likelier under the challenger's mirror image, which ranks the other way round?
+
+    Both at the level of the events. Between two hypotheses few events say more than about a loss: as an e-value this
+    takes a sound part for wrong with probability at most 1 - confidence, however few they are.
+    """
+    seen = np.ones(len(f.y)) if f.seen is None else f.seen
+    events = float((f.weight * f.y).sum())
+    p = np.clip(f.new / np.maximum(seen, _LEAST_EXPECTED), _LEAST_EXPECTED, 1.0 - _LEAST_EXPECTED)
+    order = special.logit(p) - np.average(special.logit(p), weights=f.weight)
+
+    def likelihood(x: Doubles) -> float:
+        def missing(level: float) -> float:
+            return events - float((f.weight * seen * special.expit(level + x)).sum())
+
+        level = optimize.brentq(missing, -_FARTHEST, _FARTHEST) if missing(_FARTHEST) < 0.0 else _FARTHEST
+        return -float((f.weight * _log_losses(f.y, seen * special.expit(level + x))).sum())
+
+    evidence, least = likelihood(order) - likelihood(-order), float(np.log(1.0 - config.confidence))
+    name = f"{f.what}: outcomes do not speak for the opposite order"
+    checks.note(name, evidence >= least, evidence, f"a log-likelihood ratio of at least {least:.1f}")
 
 
 def _level(checks: Checks, f: Forecasts, config: GateConfig) -> None:
