@@ -62,8 +62,8 @@ def attack(effort: Effort, rng: np.random.Generator, share: Share = WHOLE) -> Ou
         if share.index == 0:
             _doubles(outcome, name, data, accepted)
         outcome.note(f"{name}: {len(data)} bytes, one value in {one_in}, every length")
-    if effort is Effort.LONG:
-        accepted_files.leave(accepted, share)  # a run of limited time may not come to the end
+        if effort is Effort.LONG:
+            accepted_files.leave(accepted, share)  # a run of limited time may not come to the end
     several = effort.of(short=300, ci=1_000, quick=10_000, long=8_000_000) // share.of
     _several(outcome, small_file(), rng, several, accepted)
     outcome.note(f"{outcome.trials:,} files without digest, {len(accepted):,} accepted")
