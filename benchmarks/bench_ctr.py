@@ -7,7 +7,8 @@ Logs: KDD Cup 2012, Open Bandit, iPinYou (../shared/data) and simulated ones wit
 Differences of log loss are paired, row by row, with a 95 % interval; `excess` is the log loss over that of the true
 pctr, both in expectation over clicks, relative to the latter. `utility` is the expected surplus of bidding
 pctr · value truthfully in second-price auctions whose price is log-normal around the base rate's value, in % of bidding
-with the true pctr. Times are of a shared machine: compare them within a run.
+with the true pctr. Beside the contenders stands a fit that is told the simulator's formula (`informed_clicks.py`): what
+these clicks can teach. Times are of a shared machine: compare them within a run.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from scipy.stats import norm
 from benchmarks import measure
 from benchmarks.ctr_data import FIRST_SEED, ClickLog, click_logs
 from benchmarks.ctr_peers import N_JOBS, PEERS, is_installed
+from benchmarks.informed_clicks import InformedClicks
 from bidml import metrics
 from bidml.blueprint import Blueprint
 from bidml.features import raw_columns
@@ -34,6 +36,7 @@ from bidml.fit import ClickModel
 
 PACKAGES = ("numpy", "scikit-learn", "lightgbm", "catboost", "xgboost", "vowpalwabbit", "river")
 OURS = {"bidml latency": {"preset": "latency"}, "bidml accuracy": {"preset": "accuracy"}}
+INFORMED = "told the simulator's formula"  # no contender: nobody is
 MIN_SEGMENT_CLICKS = 200
 
 
@@ -73,7 +76,7 @@ def run_log(log: ClickLog, only: list[str]) -> list[dict[str, Any]]:
     """Every contender on one log; rows of the table."""
     y_train, y = log.outcomes()
     rows, scores = [], {}
-    for name in [*OURS, *PEERS]:
+    for name in [*OURS, *PEERS, *([INFORMED] if log.true_pctr is not None else [])]:
         if only and not any(word.lower() in name.lower() for word in only):
             continue
         row: dict[str, Any] = {"log": log.name, "seed": log.seed, "contender": name}
@@ -85,6 +88,10 @@ def run_log(log: ClickLog, only: list[str]) -> list[dict[str, Any]]:
             row["fit_seconds"] = time.perf_counter() - begun
             scores[name] = model.predict_log_odds(log.test)
             row["row_us"] = _row_microseconds(model, log)
+        elif name == INFORMED:
+            begun = time.perf_counter()
+            scores[name] = InformedClicks().fit(log.train, y_train).predict_log_odds(log.test)
+            row["fit_seconds"] = time.perf_counter() - begun
         else:
             package, peer = PEERS[name]
             if not is_installed(package):
@@ -96,7 +103,7 @@ def run_log(log: ClickLog, only: list[str]) -> list[dict[str, Any]]:
             row["fit_seconds"] = time.perf_counter() - begun
         row |= evaluate(log, scores[name])
         print(_line(row), flush=True)
-    peers = [row for row in rows if row["contender"] in scores and row["contender"] not in OURS]
+    peers = [row for row in rows if row["contender"] in scores and row["contender"] in PEERS]
     if peers:
         best = min(peers, key=lambda row: row["log_loss"])["contender"]
         for row in rows:

@@ -37,7 +37,7 @@ _MOST_STEPS: Final = 150
 
 
 class InformedClicks:
-    """`fit(impressions, clicked)`, then `predict_pctr(auctions)`, (n,)."""
+    """`fit(impressions, clicked)`, then `predict_log_odds(auctions)` or `predict_pctr(auctions)`, (n,)."""
 
     def fit(self, impressions: pd.DataFrame, clicked: npt.ArrayLike) -> InformedClicks:
         y = np.asarray(clicked, dtype=np.float64)
@@ -58,8 +58,12 @@ class InformedClicks:
         ).x
         return self
 
+    def predict_log_odds(self, auctions: pd.DataFrame) -> Doubles:
+        found: Doubles = self._design(auctions) @ self._weights
+        return found
+
     def predict_pctr(self, auctions: pd.DataFrame) -> Doubles:
-        found: Doubles = expit(self._design(auctions) @ self._weights)
+        found: Doubles = expit(self.predict_log_odds(auctions))
         return found
 
     def _design(self, log: pd.DataFrame) -> Any:
