@@ -183,7 +183,7 @@ def moved_leaves(
     """(`head` with its leaves moved, the rows' margins with them): one pass over the trees, first tree first.
 
     `margin` (n,): the head's own of the rows, to begin with. Raises `ConfigError` for a rate outside (0, 1] and a
-    prior below 0.
+    prior that is not above 0.
     """
     if not 0.0 < learning_rate <= 1.0:
         raise ConfigError(
@@ -191,8 +191,8 @@ def moved_leaves(
             value=learning_rate,
             remedy=f"{CLICK_LEARNING_RATE} is usual",
         )
-    if not 0.0 <= prior < np.inf:
-        raise ConfigError("a prior is a number ≥ 0", value=prior, remedy=f"{EVENTS_OF_PRIOR} is usual")
+    if not 0.0 < prior < np.inf:  # a leaf without an event would fall for ever
+        raise ConfigError("a prior is a number > 0", value=prior, remedy=f"{EVENTS_OF_PRIOR} is usual")
     if head.trees is None or head.scale == 0.0:
         return head, margin
     matrix, walker = encode(columns, head), TreeArrays(head.trees)
@@ -201,9 +201,7 @@ def moved_leaves(
     for tree in range(head.trees.n_trees):
         reached = walker.leaves(matrix, slice(tree, tree + 1))[:, 0]
         g, h = (np.bincount(reached, weights=part, minlength=len(leaf)) for part in evidence(margin))
-        known = h + prior > 0.0
-        step = np.zeros(len(leaf))
-        step[known] = -learning_rate * g[known] / (h[known] + prior)
+        step = -learning_rate * g / (h + prior)
         leaf += step / per_leaf
         margin = margin + step[reached]
     return replace(head, trees=replace(head.trees, leaf=array("d", leaf.tobytes()))), margin

@@ -103,7 +103,7 @@ def plainly_moved(
 @settings(max_examples=10, deadline=None)
 @given(
     rate=st.floats(0.01, 1.0),
-    prior=st.floats(0.0, 100.0),
+    prior=st.floats(0.5, 100.0),
     scale=st.floats(0.1, 3.0),
     seed=st.integers(0, 99),
 )
@@ -224,7 +224,7 @@ def test_a_refreshed_model_is_an_artifact(clicks: CtrBlueprint, calibration: str
 
 
 @pytest.mark.parametrize(
-    "options", [{"learning_rate": 0.0}, {"learning_rate": 1.5}, {"prior": -1.0}, {"prior": math.nan}]
+    "options", [{"learning_rate": 0.0}, {"learning_rate": 1.5}, {"prior": 0.0}, {"prior": math.nan}]
 )
 def test_options_out_of_range(clicks: CtrBlueprint, options: dict[str, float]) -> None:
     log = click_log(5_000, seed=1)
