@@ -23,7 +23,7 @@ from typing import NoReturn
 
 from robust import accepted_files, builds
 from robust import outcome as outcome_module
-from robust.builds import Build
+from robust.builds import PLAIN, Build
 from robust.faults import number_of
 from robust.outcome import WHOLE, Effort, Outcome, Share
 from robust.table import ATTACKS, Attack
@@ -112,6 +112,9 @@ def main() -> int:
     effort.add_argument("--long", action="store_const", dest="effort", const=Effort.LONG, help="hours")
     parser.add_argument("--only", nargs="*", default=[], help="names of attacks")
     parser.add_argument("--list", action="store_true", help="the attacks, their builds and twins")
+    parser.add_argument(
+        "--builds", nargs="*", default=[], choices=sorted(builds.BUILDS), help="only on these"
+    )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--twins", action="store_true", help="only the broken twins")
     which.add_argument("--no-twins", action="store_true", help="only the runtime as it is")
@@ -138,6 +141,12 @@ def main() -> int:
         for run in runs
         if not (options.no_twins if run.fault else options.twins)
     ]
+    if options.builds:
+        runs = [
+            run
+            for run in runs
+            if run.build.name in options.builds or _leaves_files(run, runs, options.builds)
+        ]
     if not runs or not {attack.name for attack in chosen} >= set(options.only):
         parser.error(f"an attack is one of {[attack.name for attack in ATTACKS]}")
     if options.list:
@@ -181,6 +190,12 @@ def _runs(attack: Attack, effort: Effort) -> list[Run]:
     found += [Run(attack, build, effort.lower) for build in attack.other_builds]
     twins = [Run(attack, build, Effort.SHORT, fault) for build, fault in attack.twins]
     return found + twins
+
+
+def _leaves_files(run: Run, runs: list[Run], names: list[str]) -> bool:
+    """Whether the run's accepted files are what another of those `names` attacks."""
+    used = any(r.attack.module == "robust.accepted_files" and r.build.name in names for r in runs)
+    return used and run.attack.module == "robust.hostile_files" and not run.fault and run.build is PLAIN
 
 
 def _report(run: Run, seed: int) -> tuple[bool, str]:
