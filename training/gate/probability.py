@@ -129,12 +129,15 @@ def _order(checks: Checks, f: Forecasts, config: GateConfig) -> None:
     """Are the outcomes certainly likelier under the challenger's mirror image, which ranks the other way round?
 
     Both at the level of the events. Between two hypotheses few events say more than about a loss: as an e-value this
-    takes a sound part for wrong with probability at most 1 - confidence, however few they are.
+    takes a sound part for wrong with probability at most 1 - confidence, however few they are. Beside a champion whose
+    order they support less there is nothing to lose.
     """
     seen = np.ones(len(f.y)) if f.seen is None else f.seen
     events = float((f.weight * f.y).sum())
-    p = np.clip(f.new / np.maximum(seen, _LEAST_EXPECTED), _LEAST_EXPECTED, 1.0 - _LEAST_EXPECTED)
-    order = special.logit(p) - np.average(special.logit(p), weights=f.weight)
+
+    def order(p: Doubles) -> Doubles:
+        chance = np.clip(p / np.maximum(seen, _LEAST_EXPECTED), _LEAST_EXPECTED, 1.0 - _LEAST_EXPECTED)
+        return np.asarray(special.logit(chance) - np.average(special.logit(chance), weights=f.weight))
 
     def likelihood(x: Doubles) -> float:
         def missing(level: float) -> float:
@@ -143,9 +146,15 @@ def _order(checks: Checks, f: Forecasts, config: GateConfig) -> None:
         level = optimize.brentq(missing, -_FARTHEST, _FARTHEST) if missing(_FARTHEST) < 0.0 else _FARTHEST
         return -float((f.weight * _log_losses(f.y, seen * special.expit(level + x))).sum())
 
-    evidence, least = likelihood(order) - likelihood(-order), float(np.log(1.0 - config.confidence))
-    name = f"{f.what}: outcomes do not speak for the opposite order"
-    checks.note(name, evidence >= least, evidence, f"a log-likelihood ratio of at least {least:.1f}")
+    own = likelihood(order(f.new))
+    evidence, least = own - likelihood(-order(f.new)), float(np.log(1.0 - config.confidence))
+    holds, bound = evidence >= least, f"a log-likelihood ratio of at least {least:.1f}"
+    if f.old is not None:
+        holds, bound = (
+            holds or own >= likelihood(order(f.old)),
+            f"{bound}, or the champion's order no likelier",
+        )
+    checks.note(f"{f.what}: outcomes do not speak for the opposite order", holds, evidence, bound)
 
 
 def _level(checks: Checks, f: Forecasts, config: GateConfig) -> None:
