@@ -3,8 +3,8 @@
     python -m benchmarks.few_events [--rows 600 3000] [--seeds 6]
 
 Rows are clicks of a simulated market, a tenth of which convert by the simulator's true pcvr; 4,000 later ones judge, by
-the truth. "the rate": one conversion rate for all. `slope`: of the true log-odds on the predicted ones; below 1 the model
-thinks that it knows more than it does.
+the truth. "the rate": one conversion rate for all. `slope`: of the true log-odds on the predicted ones; below 1 the
+model thinks that it knows more than it does.
 """
 
 from __future__ import annotations

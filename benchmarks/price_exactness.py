@@ -122,7 +122,7 @@ def differences(
         scipy_bid=_largest(bid[rows], by_scipy[rows]),
         numpy_bid=_largest(bid[rows], by_numpy[rows]),
         win_rate=_largest(rate[likely], curve[likely].win_rate(bid[likely])),
-        grid=float(np.max(best[rows] / earned[rows] - 1.0)),
+        grid=_most_above(best[rows], earned[rows]),
         n_rows=n,
         n_bids=len(rows),
     )
@@ -130,6 +130,12 @@ def differences(
 
 def _largest(found: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.max(np.abs(found - wanted) / wanted))
+
+
+def _most_above(best: np.ndarray, earned: np.ndarray) -> float:
+    """Of a surplus of 0 (a chance of 1e-200 to earn 1e-130) nothing is above but what is positive."""
+    above = np.divide(best, earned, out=np.where(best > 0.0, np.inf, 1.0), where=earned > 0.0)
+    return float(np.max(above - 1.0))
 
 
 def main() -> None:
