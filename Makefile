@@ -11,8 +11,8 @@ INSTALL_LOCKED := install --quiet --no-compile --require-hashes --only-binary :a
 NATIVE_SOURCES := CMakeLists.txt pyproject.toml $(wildcard bidml/native/*.h bidml/native/*.cc)
 CHECKED := $(wildcard bidml tests training benchmarks notebooks robust docs/*.py)
 
-# Bytecode is kept, below build/: the tests start a thousand processes, and compiling what they import anew each time took
-# more than half of their time where the environment forbids bytecode.
+# Bytecode is kept, below build/, also where the environment forbids it: the tests start hundreds of processes, and
+# importing bidml.fit takes 9.4 s of processor time without, 2.6 with it.
 export PYTHONDONTWRITEBYTECODE :=
 export PYTHONPYCACHEPREFIX := $(CURDIR)/build/pycache
 
