@@ -36,7 +36,14 @@ def scorer() -> Scorer:
 
 def request_of(at: Any = 2, floor: float = 0.05, name: str = "x", **more: Any) -> dict[str, Any]:
     imp = {"bidfloor": floor, "bidfloorcur": "EUR", **more}
-    return {"id": name, "at": at, "imp": [imp], "device": {"geo": {"country": "DEU", "lat": 52.5}}}
+    when = {"timestamp": 1_795_694_400_000}  # a Thursday at 12: the model reads the hour and the weekday
+    return {
+        "id": name,
+        "at": at,
+        "imp": [imp],
+        "device": {"geo": {"country": "DEU", "lat": 52.5}},
+        "ext": when,
+    }
 
 
 def curve_of(why: Any) -> WinCurve:
