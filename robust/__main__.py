@@ -23,7 +23,7 @@ from typing import NoReturn
 
 from robust import accepted_files, builds
 from robust import outcome as outcome_module
-from robust.builds import PLAIN, Build
+from robust.builds import Build
 from robust.faults import number_of
 from robust.outcome import WHOLE, Effort, Outcome, Share
 from robust.table import ATTACKS, Attack
@@ -136,17 +136,9 @@ def main() -> int:
     seed = options.seed or (int(time.time()) // 86_400 if options.effort is Effort.LONG else 1)
     chosen = [attack for attack in ATTACKS if not options.only or attack.name in options.only]
     runs = [run for attack in chosen for run in _runs(attack, options.effort)]
-    runs = [
-        run if run.fault else replace(run, minutes=options.minutes)
-        for run in runs
-        if not (options.no_twins if run.fault else options.twins)
-    ]
-    if options.builds:
-        runs = [
-            run
-            for run in runs
-            if run.build.name in options.builds or _leaves_files(run, runs, options.builds)
-        ]
+    runs = [run for run in runs if not (options.no_twins if run.fault else options.twins)]
+    runs = [run for run in runs if not options.builds or run.build.name in options.builds]
+    runs = [run if run.fault else replace(run, minutes=options.minutes) for run in runs]
     if not runs or not {attack.name for attack in chosen} >= set(options.only):
         parser.error(f"an attack is one of {[attack.name for attack in ATTACKS]}")
     if options.list:
@@ -190,12 +182,6 @@ def _runs(attack: Attack, effort: Effort) -> list[Run]:
     found += [Run(attack, build, effort.lower) for build in attack.other_builds]
     twins = [Run(attack, build, Effort.SHORT, fault) for build, fault in attack.twins]
     return found + twins
-
-
-def _leaves_files(run: Run, runs: list[Run], names: list[str]) -> bool:
-    """Whether the run's accepted files are what another of those `names` attacks."""
-    used = any(r.attack.module == "robust.accepted_files" and r.build.name in names for r in runs)
-    return used and run.attack.module == "robust.hostile_files" and not run.fault and run.build is PLAIN
 
 
 def _report(run: Run, seed: int) -> tuple[bool, str]:

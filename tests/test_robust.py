@@ -1,4 +1,4 @@
-"""The robustness lane fits the code that it breaks: `make robust` itself runs in CI after the tests."""
+"""The robustness lane fits the code that it breaks: CI runs a part of it after the tests (.ci/run)."""
 
 from __future__ import annotations
 

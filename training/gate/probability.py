@@ -144,16 +144,15 @@ def _order(checks: Checks, f: Forecasts, config: GateConfig) -> None:
             return events - float((f.weight * seen * special.expit(level + x)).sum())
 
         level = optimize.brentq(missing, -_FARTHEST, _FARTHEST) if missing(_FARTHEST) < 0.0 else _FARTHEST
-        return -float((f.weight * _log_losses(f.y, seen * special.expit(level + x))).sum())
+        chance = np.clip(seen * special.expit(level + x), _LEAST_EXPECTED, 1.0 - _LEAST_EXPECTED)
+        return -float((f.weight * _log_losses(f.y, chance)).sum())
 
     own = likelihood(order(f.new))
     evidence, least = own - likelihood(-order(f.new)), float(np.log(1.0 - config.confidence))
     holds, bound = evidence >= least, f"a log-likelihood ratio of at least {least:.1f}"
     if f.old is not None:
-        holds, bound = (
-            holds or own >= likelihood(order(f.old)),
-            f"{bound}, or the champion's order no likelier",
-        )
+        holds = holds or own >= likelihood(order(f.old))
+        bound = f"{bound}, or the champion's order no likelier"
     checks.note(f"{f.what}: outcomes do not speak for the opposite order", holds, evidence, bound)
 
 
