@@ -14,7 +14,6 @@ The source is the booster's own text, which prints doubles with 17 digits. What 
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import inf, isfinite, nan, nextafter
@@ -25,6 +24,7 @@ import numpy as np
 from bidml.blueprint import LIGHTGBM_ZERO, Column, CrossLookup, Head, Lookup, NodeMode, Rewrite, Trees
 from bidml.errors import CertificateError, ExportError
 from bidml.oracle import tree_function, truncated
+from bidml.tree_builder import TreeBuilder
 
 _LOG_ODDS_OBJECTIVES: Final = ("binary", "cross_entropy", "xentropy")
 _MISSING_NONE, _MISSING_ZERO = 0, 1  # and 2 for NaN
@@ -157,15 +157,12 @@ def _rewrite(decision: int) -> Rewrite:
     return Rewrite.ZERO_IS_MISSING if decision >> 2 & 3 == _MISSING_ZERO else Rewrite.NONE
 
 
-class _Builder:
-    """Appends trees in preorder: the true side first, but a leaf after the branch beside it (see `bounds`)."""
+class _Builder(TreeBuilder):
+    """Appends LightGBM's trees."""
 
     def __init__(self, column_of: dict[tuple[int, Rewrite], int]) -> None:
+        super().__init__()
         self._column_of = column_of
-        self.trees = Trees(
-            *(array("q"), array("q"), array("B"), array("d"), array("q"), array("q")),
-            *(array("q"), array("q"), array("q"), array("d"), array("d")),
-        )
 
     def add(self, section: dict[str, str], *, where: str) -> None:
         if section.get("is_linear", "0") != "0":
@@ -177,58 +174,37 @@ class _Builder:
             raise ExportError(
                 "leaves are finite", value=f"{where}: {values}", remedy="train with regularisation"
             )
-        trees = self.trees
-        trees.roots.append(trees.n_nodes)
+        self.begin()
         if int(section["num_leaves"]) == 1:
-            self._node(0, NodeMode.LEQ, 0.0, 0)
+            node = self.node(0, NodeMode.LEQ, 0.0, missing_true=False)
             for side in (True, False):
-                self._link(trees.n_nodes - 1, side, self._leaf(values[0]), is_leaf=True)
+                self.leaf(values[0], node, side)
             return
         splits = _Splits(section)
         pending: list[tuple[int, int, bool]] = [(0, -1, False)]  # (LightGBM's child, our parent, its side)
         while pending:
             child, parent, side = pending.pop()
             if child < 0:
-                self._link(parent, side, self._leaf(values[~child]), is_leaf=True)
+                self.leaf(values[~child], parent, side)
                 continue
-            node = trees.n_nodes
+            node = self._split(splits, child)
             if parent >= 0:
-                self._link(parent, side, node, is_leaf=False)
-            self._split(splits, child)
+                self.link(parent, side, node, is_leaf=False)
             sides = [(splits.right[child], node, False), (splits.left[child], node, True)]
             pending += sorted(sides, key=lambda side: side[0] < 0, reverse=True)  # the last is the next
 
-    def _split(self, splits: _Splits, i: int) -> None:
+    def _split(self, splits: _Splits, i: int) -> int:
         decision = splits.decision[i]
         rewrite = _rewrite(decision)
         column = self._column_of[splits.feature[i], rewrite]
         if rewrite is Rewrite.TRUNCATE:
-            self._node(column, NodeMode.MEMBER, 0.0, 0)
             self.trees.membership.extend(splits.members(i))
             self.trees.membership.append(nan)
-            return
+            return self.node(column, NodeMode.MEMBER, 0.0, missing_true=False)
         threshold = _as_predicted(splits.threshold[i])
         missing = decision >> 2 & 3
         missing_true = threshold >= 0.0 if missing == _MISSING_NONE else bool(decision & 2)
-        self._node(column, NodeMode.LEQ, threshold, int(missing_true))
-
-    def _node(self, column: int, mode: NodeMode, threshold: float, missing_true: int) -> None:
-        trees = self.trees
-        trees.column.append(column)
-        trees.mode.append(mode)
-        trees.threshold.append(threshold)
-        trees.missing_true.append(missing_true)
-        for values in (trees.true_child, trees.false_child, trees.true_is_leaf, trees.false_is_leaf):
-            values.append(0)
-
-    def _leaf(self, value: float) -> int:
-        self.trees.leaf.append(value)
-        return len(self.trees.leaf) - 1
-
-    def _link(self, node: int, side: bool, child: int, *, is_leaf: bool) -> None:
-        trees = self.trees
-        (trees.true_child if side else trees.false_child)[node] = child
-        (trees.true_is_leaf if side else trees.false_is_leaf)[node] = int(is_leaf)
+        return self.node(column, NodeMode.LEQ, threshold, missing_true=missing_true)
 
 
 def _as_predicted(threshold: float) -> float:

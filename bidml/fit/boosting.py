@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf, sqrt
 from typing import Any, Final
 
 import lightgbm as lgb
@@ -85,11 +86,15 @@ def boost(
     preset: Preset | str,
     parameters: Mapping[str, Any] | None = None,
     refit: bool = True,
+    least_gain: float = -inf,
     random_state: int,
     n_jobs: int,
     crew: Crew = ALONE,
 ) -> Boosted:
     """Boosters by `preset`, with LightGBM's `parameters` over it; without `refit` both are the stopped one.
+
+    `least_gain`: by how many standard errors the stopped one must lower the mean log loss of the held-out rows, or
+    there is no tree in either.
 
     With a `crew` the rows are this rank's, the boosters those of all rows on every rank. Raises `DataError` for a rank
     without rows on either side.
@@ -126,12 +131,27 @@ def boost(
         )
         best = found.best_iteration
         stopped = lgb.Booster(model_str=found.model_to_string(num_iteration=best))
+        if _gain(stopped, rows, held_out, n_jobs, crew) < least_gain:
+            none = lgb.Booster(model_str=lgb.Booster(options, train).model_to_string())
+            return Boosted(none, none)
         if not refit:
             return Boosted(stopped, stopped)
         final = lgb.train(options, every, min(n_trees, round(_TREES_OF_REFIT * best)))
         return Boosted(stopped, lgb.Booster(model_str=final.model_to_string()))
 
     return crew.in_network(trained)
+
+
+def _gain(booster: lgb.Booster, rows: Rows, held_out: Indices, n_jobs: int, crew: Crew) -> float:
+    """By how many standard errors the trees lower the mean log loss of the held-out rows of all ranks."""
+    y, before = rows.y[held_out], rows.margin[held_out]
+    after = before + log_odds_of(booster, rows.matrix[held_out], n_jobs=n_jobs)
+    d = np.logaddexp(0.0, before) - np.logaddexp(0.0, after) - y * (before - after)
+    if rows.weight is not None:
+        d = d * rows.weight[held_out]
+    n, gained, squares = total(crew, float(len(d)), float(d.sum()), float((d * d).sum()))
+    variance = squares - gained**2 / n
+    return gained / sqrt(variance) if variance > 0.0 else 0.0
 
 
 def common_bins(matrix: Doubles, parameters: Mapping[str, Any], crew: Crew) -> lgb.Dataset | None:

@@ -19,6 +19,7 @@ from bidml.contract import MAX_VARIANCE, MIN_VARIANCE, FeatureKind, FeatureSpec
 from bidml.errors import ConfigError, DataError
 from bidml.features import Doubles, RawColumns, encode, looked_up, margins, raw_columns
 from bidml.fit.bases import BASES, fit_base
+from bidml.fit.binned_numbers import steps_as_trees
 from bidml.fit.boosting import Rows, boost, log_odds_of, preset_of
 from bidml.fit.calibration import (
     CalibrationMethod,
@@ -30,13 +31,15 @@ from bidml.fit.calibration import (
     traffic_level,
 )
 from bidml.fit.crew import ALONE, Crew, mean, sampled
-from bidml.fit.crosses import Pair, check_crosses
+from bidml.fit.crosses import CrossedCategories, Pair, check_crosses, cross_categories
 from bidml.fit.encoding import Categories, Earlier, OtherFolds, Visibility, as_ticks, lookup_values
 from bidml.fit.labels import checked_outcomes, checked_rate, checked_weights, find_leaks, warn_of_leaks
+from bidml.fit.mixed_base import Crossing
 from bidml.fit.tree_inputs import TreeInputs
 from bidml.fit.uncertainty import fit_variance
 from bidml.lightgbm_trees import head_of_booster
 from bidml.metrics import auc, calibration_ratio, log_loss_from_log_odds, normalized_entropy_from_log_odds
+from bidml.tree_builder import joined
 
 
 class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -53,7 +56,8 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     segments: categories that get an offset of their own, shrunk by the evidence, on top of the trees.
     parents: category → the category it belongs to (placement → app): where little is known of it, it is as that.
     crosses: pairs of categories that also count together (app and slot), in the linear base and for the trees, as what
-        they do beyond each by itself; a pair that is rare or unseen is as the two.
+        they do beyond each by itself; a pair that is rare or unseen is as the two. "auto": those that the clicks ask
+        for (`fit.found_crosses`), at most three, in a mixed base alone.
     negative_sampling_rate: the share of unclicked impressions that were kept in `X`, in (0, 1]; predictions are for
         all impressions, by ln(rate) in log-odds, exactly.
     held_out_share: the last rows in time, for stopping, calibration and `held_out_`; without time, random rows.
@@ -66,7 +70,9 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Attributes
     ----------
-    booster_, columns_, intercept_, terms_ (lookups: linear base, then segments), calibration_: the model.
+    booster_, columns_, steps_ (numbers of the linear base), intercept_, terms_ (lookups: linear base, then segments),
+        calibration_: the model.
+    found_crosses_: pair → by how many standard errors it was asked for, of crosses="auto".
     variance_: the head of its error's variance, or None.
     held_out_: `n_rows`, `events`, and of the calibrated model `log_loss`, `normalized_entropy`, `auc` on the held-out
         rows; `uncalibrated_ratio`: Σp / Σy there before calibration.
@@ -88,7 +94,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         calibration: str = "beta",
         segments: Sequence[str] = (),
         parents: Mapping[str, str] | None = None,
-        crosses: Sequence[Pair] = (),
+        crosses: Sequence[Pair] | str = "auto",
         negative_sampling_rate: float = 1.0,
         held_out_share: float = 0.15,
         refit: bool = True,
@@ -210,10 +216,12 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def to_blueprint(self) -> CtrBlueprint:
         """The model as numbers, exactly. Raises `CertificateError` if the trees differ from LightGBM's in any bit."""
         check_is_fitted(self, "calibration_")
+        found = Head((), None)
         if self.booster_.num_trees():
-            head = head_of_booster(self.booster_, self.columns_, terms=self.terms_, intercept=self.intercept_)
-        else:
-            head = Head((), None, terms=self.terms_, intercept=self.intercept_)
+            found = head_of_booster(self.booster_, self.columns_)
+        steps = steps_as_trees([number for number, _ in self.steps_], [w for _, w in self.steps_])
+        columns, trees = joined(found.columns, found.trees, *steps)
+        head = replace(found, columns=columns, trees=trees, terms=self.terms_, intercept=self.intercept_)
         return CtrBlueprint(head, self.calibration_, self.variance_)
 
     def _fit(
@@ -240,7 +248,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             expected=np.full(n_rows, rate),
             weight=weight,
             parents=self.parents,
-            crosses=self.crosses,
+            crosses=() if isinstance(self.crosses, str) else self.crosses,
             max_keys=self.max_keys,
             min_count=self.min_count,
             crew=crew,
@@ -257,6 +265,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             y,
             time=time,
             weight=weight,
+            find=self._crossing(inputs.categories) if self.crosses == "auto" else None,
             rng=rng,
             crew=crew,
         )
@@ -268,12 +277,14 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             preset=self.preset,
             parameters=self.parameters,
             refit=self.refit,
+            least_gain=base.least_gain,
             random_state=self.random_state,
             n_jobs=self.n_jobs,
             crew=crew,
         )
         self.booster_ = boosted.final
-        self.columns_, self.intercept_, self.terms_ = inputs.columns, base.intercept, base.terms
+        self.columns_, self.steps_ = inputs.columns, base.steps
+        self.intercept_, self.terms_, self.found_crosses_ = base.intercept, base.terms, dict(base.found)
         self._calibrate(
             {name: cells[held_out] for name, cells in raw.items()},
             base.margin[held_out]
@@ -302,6 +313,15 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.n_features_in_ = len(self.spec.names)
         warn_of_leaks(leaks)
         return self
+
+    def _crossing(self, categories: Mapping[str, Categories]) -> Crossing:
+        def crossing(pair: Pair) -> CrossedCategories:
+            (found,) = cross_categories(
+                categories, [pair], max_keys=self.max_keys, min_count=self.min_count
+            ).values()
+            return found
+
+        return crossing
 
     def _calibrate(
         self,
@@ -355,9 +375,12 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.calibration_ = replace(found, shift=found.shift + log(self.negative_sampling_rate))
 
     def _margin(self, raw: RawColumns) -> Doubles:
-        """Trees + intercept + terms, added in the artifact's order; (n,)."""
+        """Trees + steps + intercept + terms, added in the artifact's order; (n,)."""
         matrix = encode(raw, Head(self.columns_, None))
-        margin = log_odds_of(self.booster_, matrix, n_jobs=self.n_jobs) + self.intercept_
+        margin = log_odds_of(self.booster_, matrix, n_jobs=self.n_jobs)
+        for number, weights in self.steps_:
+            margin = margin + weights[number.codes(raw[number.feature])]
+        margin = margin + self.intercept_
         for term in self.terms_:
             margin = margin + looked_up(term, raw)
         return margin
@@ -376,7 +399,14 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise ConfigError(
                 "the held-out share is between 0 and 1", value=self.held_out_share, remedy="for example 0.15"
             )
-        check_crosses(self.crosses, [feature.name for feature in self.spec.categories()])
+        if isinstance(self.crosses, str) and self.crosses != "auto":
+            raise ConfigError(
+                'crosses are pairs, or "auto"',
+                value=self.crosses,
+                remedy='crosses="auto", or a list of pairs',
+            )
+        if not isinstance(self.crosses, str):
+            check_crosses(self.crosses, [feature.name for feature in self.spec.categories()])
         for name in self.segments:
             if self.spec[name].kind is not FeatureKind.CATEGORY:
                 raise ConfigError(

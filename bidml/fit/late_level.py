@@ -2,7 +2,7 @@
 
 The last 380 clicks tell a level to 5 %, 2,500 tell it to 2 %: if nothing moves. So the log is cut into periods, and the
 level of the log-odds is a random walk over them (local level model, Harvey 1989): z_t = ln(Y_t/E_t) = L_t + noise of
-variance 1/Y, L_t − L_{t−1} ~ N(0, q). The filter's last state is averaged over q by evidence, with a fifth of the prior
+variance 1/Y, L_t − L_{t−1} ~ N(0, q). The filter's last state is averaged over q by evidence, with half of the prior
 weight on q = 0: a still level is told by all clicks, a moving one by the latest, and what is unclear lies between.
 """
 
@@ -20,7 +20,7 @@ from bidml.fit.encoding import Doubles, as_ticks
 _PERIODS: Final = 14
 _STEPS: Final = (0.02, 0.05, 0.1, 0.2, 0.4)  # standard deviations of a period's step
 _SD_AT_FIRST: Final = 1.0
-_STILL: Final = 0.2  # the prior chance that nothing moves
+_STILL: Final = 0.5  # the prior chance that nothing moves
 
 
 def late_level(

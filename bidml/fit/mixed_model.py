@@ -9,7 +9,7 @@ How κ_f is learnt is a `Prior`. MOMENTS takes each feature's residual effects a
 another (placement, app, publisher) and outcomes are rare, what one has not explained yet is then counted as the effect
 of all three, and the noise is learnt thrice. EFFECTIVE is MacKay's fixed point (1992, Bayesian interpolation, eq. 4.9):
 1/κ = Σ w² / γ with γ = Σ H/(H + κ), the parameters that the data determine. With a diagonal H that shrinks rather too
-much than too little; two parameters of variance 0.02 are assumed seen, so that no feature is put out for ever.
+much than too little; two parameters of variance 0.005 are assumed seen, so that no feature is put out for ever.
 
 A group may have one covariate per category, z_f(c), standardised here: μ = γ z, with γ ~ N(0, ¼) fitted by generalised
 least squares of the raw effects. A category with few rows then shrinks to what its covariate predicts, not to 0.
@@ -32,7 +32,8 @@ _LARGEST_STEP: Final = 2.0
 _PRECISION_OF_GAMMA: Final = 4.0
 _NUMBER_SHRINKAGE: Final = 1.0
 _PARAMETERS_ASSUMED: Final = 2.0
-_VARIANCE_ASSUMED: Final = 0.02
+_VARIANCE_ASSUMED: Final = 0.005
+_VARIANCE_AT_FIRST: Final = 0.05  # the fixed point is soon reached from above, slowly from below
 
 Evidence: TypeAlias = Callable[[Doubles], tuple[Doubles, Doubles]]
 """s (n,) → gradient and curvature of the negative log-likelihood of each row in its s, (n,) both."""
@@ -91,7 +92,7 @@ class MixedModel:
         self._covariates = [_standardised(group.covariate) for group in groups]
         self._rule = prior
         if prior is Prior.EFFECTIVE:
-            self.shrinkage = [1.0 / (_VARIANCE_ASSUMED * unit**2)] * len(self.groups)
+            self.shrinkage = [1.0 / (_VARIANCE_AT_FIRST * unit**2)] * len(self.groups)
         if start is not None:
             self.intercept, self.shrinkage = start.intercept, list(start.shrinkage)
             self.weights = [weights.copy() for weights in start.weights]

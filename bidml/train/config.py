@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -81,7 +81,7 @@ class CtrConfig(_Section):
 
     preset: str = "latency"
     calibration: str = "beta"
-    crosses: tuple[tuple[str, str], ...] = ()
+    crosses: tuple[tuple[str, str], ...] | Literal["auto"] = "auto"
     negative_sampling_rate: float = Field(1.0, gt=0.0, le=1.0)
     uncertainty: bool = False
 
@@ -174,7 +174,7 @@ class TrainConfig(_Section):
         # artifacts keep the bytes they had before there was anything else
         if self.win.family is WinFamily.LOG_LOGISTIC:
             del document["win"]["family"]
-        if not self.ctr.crosses:
+        if self.ctr.crosses == "auto":
             del document["ctr"]["crosses"]
         if not self.ctr.uncertainty:
             del document["ctr"]["uncertainty"]

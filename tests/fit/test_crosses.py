@@ -162,7 +162,7 @@ def test_a_child_of_rare_parents_does_not_read_its_own_outcome_without_time() ->
     assert model.predict_proba(X)[:, 1].std() < 0.02
 
 
-@pytest.mark.parametrize("base", ["linear", "none"])
+@pytest.mark.parametrize("base", ["mixed", "linear", "none"])
 def test_what_two_categories_do_together_is_learnt(base: str) -> None:
     """Pairs with effects of their own: most of what the additive model leaves to be known, out of sample. And where
     there are none, next to nothing is lost."""
@@ -189,7 +189,9 @@ def test_the_artifact_computes_what_the_model_predicts(tmp_path: Any) -> None:
     train, test = (click_log(n, seed=seed, strength=0.7) for n, seed in ((20_000, 1), (3_000, 2)))
     test.loc[:500, "app"] = "never seen"
     test.loc[400:900, "slot"] = None
-    model = ClickModel(SPEC, n_jobs=1, crosses=[("app", "slot"), ("slot", "os")], segments=("os",))
+    model = ClickModel(
+        SPEC, n_jobs=1, base="linear", crosses=[("app", "slot"), ("slot", "os")], segments=("os",)
+    )
     blueprint = Blueprint(SPEC, model.fit(train, train["clicked"]).to_blueprint(), None, "USD")
     assert blueprint.ctr is not None
     crosses = [lookup for lookup in blueprint.ctr.head.lookups if isinstance(lookup, CrossLookup)]
@@ -222,6 +224,7 @@ def test_a_pair_that_was_not_seen_is_as_its_two() -> None:
 @pytest.mark.parametrize(
     "crosses",
     [
+        "app",
         [("app", "no such")],
         [("app", "app")],
         [("app",)],

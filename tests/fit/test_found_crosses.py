@@ -1,0 +1,136 @@
+"""Pairs that the clicks ask for: found where there are some, seldom where there are none, never for their sides."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import expit, logit
+
+from bidml.features import looked_up
+from bidml.fit.crosses import CrossedCategories, Pair, cross_categories
+from bidml.fit.encoding import Categories
+from bidml.fit.found_crosses import LEAST_Z, strongest_pair
+from bidml.fit.mixed_base import fit_mixed_base
+from bidml.metrics import log_loss_from_log_odds
+
+N = 30_000
+
+
+class World:
+    """Apps of unequal size, campaigns, countries; placements lie in apps. Clicks of 3 %."""
+
+    def __init__(self, seed: int, *, pair_sd: float, n: int = N) -> None:
+        rng = np.random.default_rng(seed)
+        app = np.minimum(rng.zipf(1.3, n), 60) - 1
+        cells = {
+            "app": app,
+            "campaign": rng.integers(0, 10, n),
+            "country": rng.integers(0, 20, n),
+            "placement": app * 3 + rng.integers(0, 3, n),
+        }
+        self.truth = (
+            logit(0.03)
+            + rng.normal(0.0, 0.4, 60)[app]
+            + rng.normal(0.0, 0.3, 10)[cells["campaign"]]
+            + rng.normal(0.0, pair_sd, (60, 10))[app, cells["campaign"]]
+        )
+        self.y = (rng.random(n) < expit(self.truth)).astype(float)
+        self.texts = {name: column.astype(str).astype(object) for name, column in cells.items()}
+
+    def categories(self, rows: slice = slice(None)) -> dict[str, Categories]:
+        return {name: Categories.of(name, texts[rows]) for name, texts in self.texts.items()}
+
+    def crossing(self, categories: dict[str, Categories]):
+        def cross(pair: Pair) -> CrossedCategories:
+            return next(iter(cross_categories(categories, [pair]).values()))
+
+        return cross
+
+    def fit(self, rows: slice = slice(None), *, find: bool = True, weight: np.ndarray | None = None):
+        categories, y = self.categories(rows), self.y[rows]
+        return fit_mixed_base(
+            list(categories.values()),
+            [],
+            y,
+            base_log_odds=float(logit(y.mean())),
+            time=np.arange(len(y)),
+            weight=weight,
+            find=self.crossing(categories) if find else None,
+        )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_pair_that_matters_is_found_and_lowers_the_loss_of_new_rows(seed: int) -> None:
+    """And no other, not the placement's with the campaign, which go together for the same reason."""
+    world = World(seed, pair_sd=0.6, n=3 * N)
+    train, new = slice(0, 2 * N), slice(2 * N, None)
+    losses = []
+    for find in (True, False):
+        base = world.fit(train, find=find)
+        raw = {name: texts[new] for name, texts in world.texts.items()}
+        s = base.intercept + sum(looked_up(term, raw) for term in base.terms)
+        losses.append(log_loss_from_log_odds(expit(world.truth[new]), s))
+        assert list(base.found) == ([("app", "campaign")] if find else [])
+    assert losses[0] < losses[1]
+
+
+def test_where_nothing_goes_together_little_is_found() -> None:
+    """Six pairs a world: by chance one in 60 worlds has one above 3, eleven have one above 1.3."""
+    found = [bool(World(seed, pair_sd=0.0, n=5_000).fit().found) for seed in range(60)]
+    assert sum(found) <= 3
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 2**32 - 1), factor=st.floats(0.2, 5.0))
+def test_neither_the_scale_of_weights_nor_the_order_of_rows_matters(seed: int, factor: float) -> None:
+    world = World(seed, pair_sd=0.5, n=3_000)
+    rng = np.random.default_rng(seed)
+    p = expit(world.truth * 0.5 + 0.5 * logit(0.03))
+    weight, order = rng.uniform(0.5, 2.0, 3_000), rng.permutation(3_000)
+
+    def strongest(rows: np.ndarray, w: np.ndarray | None) -> tuple[Pair, float]:
+        features = [Categories.of(name, texts[rows]) for name, texts in world.texts.items()]
+        found = strongest_pair(features, world.y[rows], p[rows], weight=None if w is None else w[rows])
+        assert found is not None
+        return found
+
+    straight = np.arange(3_000)
+    pair, z = strongest(straight, weight)
+    for rows, w in ((straight, weight * factor), (order, weight)):
+        assert strongest(rows, w) == (pair, pytest.approx(z, abs=1e-6))
+    plain = strongest(straight, None)
+    assert strongest(straight, np.full(3_000, factor)) == (plain[0], pytest.approx(plain[1], abs=1e-6))
+
+
+def test_the_score_is_that_of_its_formula() -> None:
+    """Two pairs of two, by hand: residuals that agree in cells and cancel in sides."""
+    one = Categories.of("one", np.array(["a", "a", "b", "b"] * 50, dtype=object))
+    other = Categories.of("other", np.array(["x", "y", "x", "y"] * 50, dtype=object))
+    y = np.array([1.0, 0.0, 0.0, 1.0] * 50)
+    found = strongest_pair([one, other], y, np.full(200, 0.5))
+    cells, variance = 4, 50 * 0.25
+    score = cells * (25.0**2 - variance)
+    noise = 200 * 0.25 + 2 * cells * variance**2
+    assert found == (("one", "other"), pytest.approx(score / np.sqrt(noise)))
+    assert found[1] > LEAST_Z
+
+
+def test_no_pair_is_none() -> None:
+    """One feature, constants, pairs that are there already."""
+    site = Categories.of("site", np.array(["a", "b"] * 20, dtype=object))
+    constant = Categories.of("constant", np.array(["c"] * 40, dtype=object))
+    app = Categories.of("app", np.array(["d", "e", "d", "d"] * 10, dtype=object))
+    y, p = np.array([0.0, 1.0] * 20), np.full(40, 0.5)
+    assert strongest_pair([site, constant], y, p) is None
+    assert strongest_pair([site, app], y, p, without={frozenset(("app", "site"))}) is None
+
+
+def test_a_pair_that_is_one_of_its_sides_is_none() -> None:
+    app = np.arange(4_000) % 7
+    app_c = Categories.of("app", app.astype(str).astype(object))
+    placement = Categories.of("placement", (app * 2 + app % 2).astype(str).astype(object))
+    y = (app == 3).astype(float)
+    found = strongest_pair([app_c, placement], y, np.full(4_000, y.mean()))
+    assert found == (("app", "placement"), -np.inf)
