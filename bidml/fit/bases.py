@@ -22,7 +22,7 @@ from bidml.fit.late_level import late_level
 from bidml.fit.mixed_base import Crossing, fit_mixed_base
 
 BASES: Final = ("auto", "mixed", "linear", "none")
-_LEAST_GAIN: Final = 2.0  # over a mixed base, which knows all but what goes together
+_LEAST_GAIN: Final = 1.0  # over a mixed base, which knows all but what goes together
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,8 +31,7 @@ class Base:
     training rows, out of sample.
 
     `at_end` (n_rows,): log-odds of training rows as if of the end of the log, right in the mean; where the base can
-    tell. `least_gain`: by how many standard errors trees must lower the loss of held-out rows to be worth their noise.
-    `found`: crosses that were asked for.
+    tell. `found`: crosses that were asked for.
     """
 
     intercept: float
@@ -40,11 +39,19 @@ class Base:
     margin: Doubles
     steps: tuple[tuple[BinnedNumber, Doubles], ...] = ()
     at_end: Doubles | None = None
-    least_gain: float = -inf
     found: Mapping[Pair, float] = field(default_factory=dict)
 
 
-def fit_base(
+@dataclass(frozen=True, slots=True, eq=False)
+class Bases:
+    """The first is the base if trees are not worth their noise: if they do not lower the loss of held-out rows by
+    `least_gain` standard errors. With trees it is the one that goes best with them."""
+
+    bases: tuple[Base, ...]
+    least_gain: float = -inf
+
+
+def fit_bases(
     name: str,
     raw: RawColumns,
     spec: FeatureSpec,
@@ -56,24 +63,31 @@ def fit_base(
     find: Crossing | None,
     rng: np.random.Generator,
     crew: Crew,
-) -> Base:
-    """The base `name` of `BASES`; without `time` in a random order. `find` makes crosses that are asked for."""
+) -> Bases:
+    """What `name` of `BASES` stands for; without `time` in a random order. `find` makes crosses that are asked for.
+
+    A mixed base has its numbers, or leaves them to the trees: where they go together with categories, what they add by
+    themselves is in the way.
+    """
     rate = mean(crew, y, weight)
     intercept = log(rate) - log(1.0 - rate)
     by_name = [categories[feature.name] for feature in spec.categories()]
     by_name += [found for found in categories.values() if not any(found is known for known in by_name)]
     if name == "linear":
         linear = fit_ftrl(by_name, y, base_log_odds=intercept, weight=weight, time=time, rng=rng, crew=crew)
-        return Base(linear.intercept, linear.terms, linear.progressive)
+        return Bases((Base(linear.intercept, linear.terms, linear.progressive),))
     if name == "none" or (name == "auto" and time is None):
-        return Base(intercept, (), np.full(len(y), intercept))
+        return Bases((Base(intercept, (), np.full(len(y), intercept)),))
     numbers = [(feature.name, raw[feature.name]) for feature in spec.numbers()]
     order = rng.permutation(len(y)) if time is None else time
     mixed = fit_mixed_base(
         by_name, numbers, y, base_log_odds=intercept, time=order, weight=weight, find=find, crew=crew
     )
-    at_end = mixed.afterwards
-    if time is not None:
-        at_end = at_end + late_level(at_end, y, time, weight=weight, crew=crew)
     steps = tuple(zip(mixed.numbers, mixed.number_weights, strict=True))
-    return Base(mixed.intercept, mixed.terms, mixed.beforehand, steps, at_end, _LEAST_GAIN, mixed.found)
+    bases = []
+    for scores, served in ((mixed.whole, steps), (mixed.of_terms, ())):
+        at_end = scores.afterwards
+        if time is not None:
+            at_end = at_end + late_level(at_end, y, time, weight=weight, crew=crew)
+        bases.append(Base(scores.intercept, mixed.terms, scores.beforehand, served, at_end, mixed.found))
+    return Bases(tuple(bases[: 2 if numbers else 1]), _LEAST_GAIN)

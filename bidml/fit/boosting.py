@@ -6,7 +6,7 @@ built by one thread (`force_col_wise`). A model is kept as its text, which is ex
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from math import inf, sqrt
@@ -61,19 +61,21 @@ _TREES_OF_REFIT: Final = 1.1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """Rows to learn from: `matrix` (n, n_columns), `y` (n,), `margin` (n,) the log-odds to start from, weights."""
+    """Rows to learn from: `matrix` (n, n_columns), `y` (n,), weights; `margins`, (n,) each: the log-odds to start from,
+    the others where trees pay on top of the first."""
 
     matrix: Doubles
     y: Doubles
-    margin: Doubles
+    margins: Sequence[Doubles]
     weight: Doubles | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Boosted:
-    """Corrections to the margin. `stopped` was learnt without the held-out rows and cut to the number of trees that is
-    best there; `final` has a tenth more trees and was learnt from all rows, the latest included."""
+    """Corrections to the margin number `start`. `stopped` was learnt without the held-out rows and cut to the number of
+    trees that is best there; `final` has a tenth more trees and was learnt from all rows, the latest included."""
 
+    start: int
     stopped: lgb.Booster
     final: lgb.Booster
 
@@ -94,7 +96,8 @@ def boost(
     """Boosters by `preset`, with LightGBM's `parameters` over it; without `refit` both are the stopped one.
 
     `least_gain`: by how many standard errors the stopped one must lower the mean log loss of the held-out rows, or
-    there is no tree in either.
+    there is no tree in either. Where it does, the other margins are started from as well, and the held-out loss
+    chooses.
 
     With a `crew` the rows are this rank's, the boosters those of all rows on every rank. Raises `DataError` for a rank
     without rows on either side.
@@ -114,41 +117,57 @@ def boost(
     n_trees = int(options.pop("n_trees", shape.n_trees))
     patience = int(options.pop("patience", shape.patience))
     check_every_rank(crew, {"rows to learn from": len(fit_rows), "held-out rows": len(held_out)})
-    every = lgb.Dataset(
-        rows.matrix,
-        rows.y,
-        reference=common_bins(rows.matrix, options, crew),
-        init_score=rows.margin,
-        weight=rows.weight,
-        params=dict(options),
-    ).construct()
-    train, stop = (every.subset(part.tolist(), params=dict(options)) for part in (fit_rows, held_out))
+    bins = common_bins(rows.matrix, options, crew)
     weight = float(len(held_out) if rows.weight is None else rows.weight[held_out].sum())
 
+    def started_from(margin: Doubles, reference: lgb.Dataset | None) -> lgb.Dataset:
+        return lgb.Dataset(
+            rows.matrix,
+            rows.y,
+            reference=reference,
+            init_score=margin,
+            weight=rows.weight,
+            params=dict(options),
+        ).construct()
+
+    def stopped(every: lgb.Dataset) -> lgb.Booster:
+        train, stop = (every.subset(part.tolist(), params=dict(options)) for part in (fit_rows, held_out))
+        stopping = _stop_together(patience, weight, crew)
+        found = lgb.train(options, train, n_trees, valid_sets=[stop], callbacks=[stopping])
+        return lgb.Booster(model_str=found.model_to_string(num_iteration=found.best_iteration))
+
     def trained() -> Boosted:
-        found = lgb.train(
-            options, train, n_trees, valid_sets=[stop], callbacks=[_stop_together(patience, weight, crew)]
-        )
-        best = found.best_iteration
-        stopped = lgb.Booster(model_str=found.model_to_string(num_iteration=best))
-        if _gain(stopped, rows, held_out, n_jobs, crew) < least_gain:
-            none = lgb.Booster(model_str=lgb.Booster(options, train).model_to_string())
-            return Boosted(none, none)
+        every = started_from(rows.margins[0], bins)
+        start, best = 0, stopped(every)
+        loss = _losses(best, rows, 0, held_out, n_jobs)
+        if _gain(_losses(None, rows, 0, held_out, n_jobs) - loss, crew) < least_gain:
+            none = lgb.Booster(model_str=lgb.Booster(options, every).model_to_string())
+            return Boosted(0, none, none)
+        for i in range(1, len(rows.margins)):
+            other_every = started_from(rows.margins[i], every)
+            other = stopped(other_every)
+            other_loss = _losses(other, rows, i, held_out, n_jobs)
+            if _gain(loss - other_loss, crew) > 0.0:
+                start, best, loss, every = i, other, other_loss, other_every
         if not refit:
-            return Boosted(stopped, stopped)
-        final = lgb.train(options, every, min(n_trees, round(_TREES_OF_REFIT * best)))
-        return Boosted(stopped, lgb.Booster(model_str=final.model_to_string()))
+            return Boosted(start, best, best)
+        final = lgb.train(options, every, min(n_trees, round(_TREES_OF_REFIT * best.num_trees())))
+        return Boosted(start, best, lgb.Booster(model_str=final.model_to_string()))
 
     return crew.in_network(trained)
 
 
-def _gain(booster: lgb.Booster, rows: Rows, held_out: Indices, n_jobs: int, crew: Crew) -> float:
-    """By how many standard errors the trees lower the mean log loss of the held-out rows of all ranks."""
-    y, before = rows.y[held_out], rows.margin[held_out]
-    after = before + log_odds_of(booster, rows.matrix[held_out], n_jobs=n_jobs)
-    d = np.logaddexp(0.0, before) - np.logaddexp(0.0, after) - y * (before - after)
-    if rows.weight is not None:
-        d = d * rows.weight[held_out]
+def _losses(booster: lgb.Booster | None, rows: Rows, start: int, held_out: Indices, n_jobs: int) -> Doubles:
+    """The weighted log loss of each held-out row, (n,)."""
+    s = rows.margins[start][held_out]
+    if booster is not None:
+        s = s + log_odds_of(booster, rows.matrix[held_out], n_jobs=n_jobs)
+    losses: Doubles = np.logaddexp(0.0, s) - rows.y[held_out] * s
+    return losses if rows.weight is None else losses * rows.weight[held_out]
+
+
+def _gain(d: Doubles, crew: Crew) -> float:
+    """By how many standard errors the mean of `d` (n,), of all ranks, is above 0."""
     n, gained, squares = total(crew, float(len(d)), float(d.sum()), float((d * d).sum()))
     variance = squares - gained**2 / n
     return gained / sqrt(variance) if variance > 0.0 else 0.0

@@ -18,7 +18,7 @@ from bidml.blueprint import Calibration, CtrBlueprint, Head
 from bidml.contract import MAX_VARIANCE, MIN_VARIANCE, FeatureKind, FeatureSpec
 from bidml.errors import ConfigError, DataError
 from bidml.features import Doubles, RawColumns, encode, looked_up, margins, raw_columns
-from bidml.fit.bases import BASES, fit_base
+from bidml.fit.bases import BASES, fit_bases
 from bidml.fit.binned_numbers import steps_as_trees
 from bidml.fit.boosting import Rows, boost, log_odds_of, preset_of
 from bidml.fit.calibration import (
@@ -257,7 +257,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             [column.feature for column in inputs.columns], inputs.training, y, rng=rng, crew=crew
         )
         fit_rows, held_out = _split(n_rows, time, self.held_out_share, rng, crew)
-        base = fit_base(
+        candidates = fit_bases(
             self.base,
             raw,
             self.spec,
@@ -269,7 +269,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             rng=rng,
             crew=crew,
         )
-        rows = Rows(inputs.training, y, base.margin, weight)
+        rows = Rows(inputs.training, y, [base.margin for base in candidates.bases], weight)
         boosted = boost(
             rows,
             fit_rows,
@@ -277,11 +277,12 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             preset=self.preset,
             parameters=self.parameters,
             refit=self.refit,
-            least_gain=base.least_gain,
+            least_gain=candidates.least_gain,
             random_state=self.random_state,
             n_jobs=self.n_jobs,
             crew=crew,
         )
+        base = candidates.bases[boosted.start]
         self.booster_ = boosted.final
         self.columns_, self.steps_ = inputs.columns, base.steps
         self.intercept_, self.terms_, self.found_crosses_ = base.intercept, base.terms, dict(base.found)

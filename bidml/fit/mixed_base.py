@@ -33,23 +33,32 @@ _SWEEPS_A_PERIOD: Final = 3
 _SWEEPS_AFTER: Final = 6
 _SWEEPS_TO_FIND: Final = 8
 _MOST_FOUND: Final = 3
+_LEVEL_STEPS: Final = 4
 
 Rows: TypeAlias = Indices | slice
 Crossing: TypeAlias = Callable[[Pair], CrossedCategories]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class MixedBase:
-    """`terms`: a weight per category or pair, and `numbers` with `number_weights` (n_codes,) each, to be added to
-    `intercept`. `beforehand` (n_rows,): the log-odds of each row by what it may see; `afterwards` (n_rows,): by all
-    rows. `found`: the pairs that were asked for, and by how many standard errors."""
+class Scores:
+    """`beforehand` (n_rows,): the log-odds of each row by what it may see; `afterwards` (n_rows,): by all rows."""
 
     intercept: float
+    beforehand: Doubles
+    afterwards: Doubles
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MixedBase:
+    """`terms`: a weight per category or pair, and `numbers` with `number_weights` (n_codes,) each, to be added to
+    `whole.intercept`. `of_terms`: scores by the terms alone, at their own level. `found`: the pairs that were asked
+    for, and by how many standard errors."""
+
     terms: tuple[Lookup | CrossLookup, ...]
     numbers: tuple[BinnedNumber, ...]
     number_weights: tuple[Doubles, ...]
-    beforehand: Doubles
-    afterwards: Doubles
+    whole: Scores
+    of_terms: Scores
     found: Mapping[Pair, float]
 
 
@@ -73,20 +82,22 @@ def fit_mixed_base(
     of_numbers = [(each.codes(cells), each.n_codes) for each, (_, cells) in zip(binned, numbers, strict=True)]
     learner = _Learner(features, of_numbers, y, weight, base_log_odds, crew)
     found = {} if find is None else learner.find(find)
-    beforehand = np.full(len(y), base_log_odds)
+    whole, of_terms = (np.full(len(y), base_log_odds) for _ in range(2))
     last: MixedModel | None = None
     for before, rows in _periods(time, crew):
         last = learner.learn(before, _SWEEPS_A_PERIOD, last)
-        beforehand[rows] = last.of(learner.codes(rows))
-    final = learner.learn(slice(None), _SWEEPS_AFTER, last)
+        whole[rows] = last.of(learner.codes(rows))
+        of_terms[rows] = learner.level_of_terms(last, before) + learner.by_terms(last, rows)
+    every = slice(None)
+    final = learner.learn(every, _SWEEPS_AFTER, last)
+    level = learner.level_of_terms(final, every)
     n = len(learner.features)
     return MixedBase(
-        final.intercept,
         tuple(each.lookup(w) for each, w in zip(learner.features, final.weights[:n], strict=True)),
         tuple(binned),
         tuple(final.weights[n:]),
-        beforehand,
-        final.total,
+        Scores(final.intercept, whole, final.total),
+        Scores(level, of_terms, level + learner.by_terms(final, every)),
         found,
     )
 
@@ -147,15 +158,30 @@ class _Learner:
 
         for _ in range(n_sweeps):
             model.sweep(evidence)
-            self._to_level(model, y, w)
+            model.shift(self._step(model.total, rows))
         return model
 
-    def _to_level(self, model: MixedModel, y: Doubles, w: Doubles) -> None:
-        """One step of Newton's towards the level at which the outcomes add up."""
-        p = expit(model.total)
-        missing, slope = total(self._crew, float((w * (y - p)).sum()), float((w * p * (1.0 - p)).sum()))
-        if slope > 0.0:
-            model.shift(float(np.clip(missing / slope, -1.0, 1.0)))
+    def by_terms(self, model: MixedModel, rows: Rows) -> Doubles:
+        """Σ weights of the categories, without the numbers and the intercept."""
+        found = np.zeros(len(self._y[rows]))
+        for each, weights in zip(self.features, model.weights, strict=False):
+            found += weights[each.codes[rows]]
+        return found
+
+    def level_of_terms(self, model: MixedModel, rows: Rows) -> float:
+        """The intercept that is right for `rows` with the terms alone."""
+        others, level = self.by_terms(model, rows), model.intercept
+        for _ in range(_LEVEL_STEPS):
+            level += self._step(level + others, rows)
+        return level
+
+    def _step(self, s: Doubles, rows: Rows) -> float:
+        """One of Newton's towards the level at which the outcomes of the rows add up."""
+        p, w = expit(s), self._weight[rows]
+        missing, slope = total(
+            self._crew, float((w * (self._y[rows] - p)).sum()), float((w * p * (1.0 - p)).sum())
+        )
+        return float(np.clip(missing / slope, -1.0, 1.0)) if slope > 0.0 else 0.0
 
 
 def _periods(time: npt.NDArray[Any], crew: Crew) -> Iterator[tuple[Rows, Rows]]:

@@ -70,7 +70,7 @@ def test_a_pair_that_matters_is_found_and_lowers_the_loss_of_new_rows(seed: int)
     for find in (True, False):
         base = world.fit(train, find=find)
         raw = {name: texts[new] for name, texts in world.texts.items()}
-        s = base.intercept + sum(looked_up(term, raw) for term in base.terms)
+        s = base.whole.intercept + sum(looked_up(term, raw) for term in base.terms)
         losses.append(log_loss_from_log_odds(expit(world.truth[new]), s))
         assert list(base.found) == ([("app", "campaign")] if find else [])
     assert losses[0] < losses[1]

@@ -31,7 +31,7 @@ def test_no_score_beforehand_depends_on_its_own_or_a_later_outcome(seed: int) ->
     i = int(rng.integers(0, n))
     flipped[i] = 1.0 - flipped[i]
     one, other = (
-        fit_mixed_base(features, numbers, outcome, base_log_odds=-1.0, time=time).beforehand
+        fit_mixed_base(features, numbers, outcome, base_log_odds=-1.0, time=time).whole.beforehand
         for outcome in (y, flipped)
     )
     assert (one[time <= time[i]] == other[time <= time[i]]).all()
@@ -49,8 +49,8 @@ def test_the_order_of_rows_says_nothing(seed: int) -> None:
         return fit_mixed_base([coded("site", sites[rows])], [], y[rows], base_log_odds=-1.0, time=rows // 7)
 
     straight, shuffled = fitted(np.arange(n)), fitted(order)
-    assert shuffled.beforehand == pytest.approx(straight.beforehand[order], abs=1e-9)
-    assert shuffled.afterwards == pytest.approx(straight.afterwards[order], abs=1e-9)
+    assert shuffled.whole.beforehand == pytest.approx(straight.whole.beforehand[order], abs=1e-9)
+    assert shuffled.whole.afterwards == pytest.approx(straight.whole.afterwards[order], abs=1e-9)
 
 
 def test_few_clicks_on_nested_categories_mislead_it_less_than_ftrl() -> None:
@@ -75,11 +75,11 @@ def test_few_clicks_on_nested_categories_mislead_it_less_than_ftrl() -> None:
         loss = log_loss_from_log_odds(expit(truth[new]), served)
         return loss - log_loss_from_log_odds(expit(truth[new]), truth[new])
 
-    assert excess(mixed.intercept, mixed.terms) < 0.85 * excess(ftrl.intercept, ftrl.terms)
+    assert excess(mixed.whole.intercept, mixed.terms) < 0.85 * excess(ftrl.intercept, ftrl.terms)
     late = slice(n_train // 2, n_train)
-    served = mixed.intercept + sum(lookup_values(t, x) for t, x in zip(mixed.terms, texts, strict=True))
-    assert auc(y[late], mixed.beforehand[late]) == pytest.approx(auc(y[new], served), abs=0.04)
-    assert calibration_ratio(y[train], expit(mixed.afterwards)) == pytest.approx(1.0, abs=1e-4)
+    served = mixed.whole.intercept + sum(lookup_values(t, x) for t, x in zip(mixed.terms, texts, strict=True))
+    assert auc(y[late], mixed.whole.beforehand[late]) == pytest.approx(auc(y[new], served), abs=0.04)
+    assert calibration_ratio(y[train], expit(mixed.whole.afterwards)) == pytest.approx(1.0, abs=1e-4)
 
 
 def test_a_number_is_not_the_merit_of_the_categories_it_goes_with() -> None:
@@ -106,16 +106,16 @@ def test_noise_stays_noise() -> None:
     y = (rng.random(40_000) < 0.2).astype(float)
     features = [coded("user", rng.integers(0, 30_000, 40_000))]
     found = fit_mixed_base(features, [], y, base_log_odds=float(logit(0.2)), time=np.arange(40_000))
-    assert auc(y, found.beforehand) == pytest.approx(0.5, abs=0.02)
-    assert found.beforehand.std() < 0.1
+    assert auc(y, found.whole.beforehand) == pytest.approx(0.5, abs=0.02)
+    assert found.whole.beforehand.std() < 0.1
 
 
 def test_one_instant_and_no_category_are_the_base_rate() -> None:
     y = np.array([1.0, 0.0, 0.0, 0.0])
     found = fit_mixed_base([], [], y, base_log_odds=-1.0, time=np.zeros(4))
-    assert (found.beforehand == -1.0).all()
+    assert (found.whole.beforehand == -1.0).all()
     assert found.terms == ()
-    assert found.intercept == pytest.approx(logit(0.25), abs=1e-6)
+    assert found.whole.intercept == pytest.approx(logit(0.25), abs=1e-6)
 
 
 @given(st.lists(st.floats(0.0, 500.0), min_size=2, max_size=20), st.floats(0.1, 10.0))
