@@ -13,7 +13,7 @@ from bidml.blueprint import Blueprint, CrossLookup
 from bidml.contract import Feature, FeatureKind, FeatureSpec
 from bidml.export import write_artifact
 from bidml.features import raw_columns
-from bidml.fit import ClickModel
+from bidml.fit import ClickModel, boosting
 from bidml.score import Scorer
 
 SPEC = FeatureSpec(
@@ -41,6 +41,34 @@ def click_log(*, together: float = 0.0, pairs: float = 0.0) -> pd.DataFrame:
     return pd.DataFrame({**texts, "depth": depth, "seen": seen, "timestamp": times, "clicked": clicked})
 
 
+def check_artifact(model: ClickModel, log: pd.DataFrame, tmp_path: Path) -> None:
+    """The scorer's pctr is the model's; the file is certified by onnxruntime."""
+    blueprint = Blueprint(SPEC, model.to_blueprint(), None, "USD")
+    assert blueprint.ctr is not None
+    assert blueprint.ctr.head.trees is not None
+    around = {
+        number.feature: [
+            number.edges,
+            np.nextafter(number.edges, -np.inf),
+            np.nextafter(number.edges, np.inf),
+        ]
+        for number, _ in model.steps_
+    }
+    extreme = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e300, -1e300]
+    rows = log[:2_000].copy()
+    for name in ("depth", "seen"):
+        rows[name] = np.resize(np.concatenate([*around.get(name, []), extreme, rows[name][:100]]), len(rows))
+    rows.loc[:300, "app"] = "never seen"
+    raw = raw_columns(rows, SPEC)
+    write_artifact(
+        blueprint, tmp_path / "m.onnx", sample_rows={name: cells[:50].tolist() for name, cells in raw.items()}
+    )
+    found = {"pctr": np.empty(len(rows))}
+    Scorer.load(tmp_path / "m.onnx").score_many({name: cells.tolist() for name, cells in raw.items()}, found)
+    assert np.allclose(found["pctr"], model.predict_proba(rows)[:, 1], rtol=1e-12, atol=0.0)
+    assert np.ptp(np.log(found["pctr"])) > 0.5
+
+
 @pytest.mark.parametrize(
     ("together", "pairs", "has_trees"), [(0.0, 0.0, False), (0.7, 0.0, True), (0.0, 0.8, False)]
 )
@@ -53,26 +81,37 @@ def test_the_artifact_computes_what_the_model_predicts(
     model = ClickModel(SPEC, n_jobs=1).fit(log, log["clicked"])
     assert (model.booster_.num_trees() > 0) == has_trees
     assert list(model.found_crosses_) == ([("app", "slot")] if pairs else [])
-    blueprint = Blueprint(SPEC, model.to_blueprint(), None, "USD")
-    assert blueprint.ctr is not None
-    assert blueprint.ctr.head.trees is not None
-    assert any(isinstance(term, CrossLookup) for term in blueprint.ctr.head.terms) == bool(pairs)
-    around = [
-        np.concatenate(
-            [number.edges, np.nextafter(number.edges, -np.inf), np.nextafter(number.edges, np.inf)]
-        )
-        for number, _ in model.steps_
-    ]
-    extreme = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e300, -1e300]
-    rows = log[:2_000].copy()
-    for name, at_edges in zip(("depth", "seen"), around, strict=True):
-        rows[name] = np.resize(np.concatenate([at_edges, extreme, rows[name][:100]]), len(rows))
-    rows.loc[:300, "app"] = "never seen"
-    raw = raw_columns(rows, SPEC)
-    write_artifact(
-        blueprint, tmp_path / "m.onnx", sample_rows={name: cells[:50].tolist() for name, cells in raw.items()}
-    )
-    found = {"pctr": np.empty(len(rows))}
-    Scorer.load(tmp_path / "m.onnx").score_many({name: cells.tolist() for name, cells in raw.items()}, found)
-    assert np.allclose(found["pctr"], model.predict_proba(rows)[:, 1], rtol=1e-12, atol=0.0)
-    assert np.ptp(np.log(found["pctr"])) > 0.5
+    assert bool(model.steps_) == (not together)  # numbers that go together are left to the trees
+    assert any(isinstance(term, CrossLookup) for term in model.terms_) == bool(pairs)
+    check_artifact(model, log, tmp_path)
+
+
+def test_trees_and_steps_of_one_number_are_one_column(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trees pay, and the base with the numbers goes best with them."""
+    gains = iter([np.inf, -1.0])
+    monkeypatch.setattr(boosting, "_gain", lambda d, crew: next(gains))
+    log = click_log(together=0.3)
+    model = ClickModel(SPEC, n_jobs=1).fit(log, log["clicked"])
+    assert model.booster_.num_trees() > 0
+    assert len(model.steps_) == 2
+    head = model.to_blueprint().head
+    assert sorted(column.feature for column in head.columns if column.lookup is None) == ["depth", "seen"]
+    check_artifact(model, log, tmp_path)
+
+
+def test_ten_events_are_no_judges_of_trees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fifteen logs of 600 rows of noise, a tenth clicked: no tree. By a plain standard error some would have trees."""
+
+    def n_with_trees() -> int:
+        found = 0
+        for seed in range(15):
+            rng = np.random.default_rng(seed)
+            log = click_log()[:600].assign(depth=rng.normal(size=600), seen=rng.random(600))
+            found += ClickModel(SPEC, n_jobs=1).fit(log, rng.random(600) < 0.1).booster_.num_trees() > 0
+        return found
+
+    assert n_with_trees() == 0
+    monkeypatch.setattr(boosting, "_EVENTS_THAT_JUDGE", 0.0)
+    assert n_with_trees() > 0
