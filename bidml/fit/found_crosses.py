@@ -29,9 +29,7 @@ LEAST_Z: Final = 3.0
 """Standard errors that a pair must be off by: it is the best of some hundred."""
 
 _MOST_WORK: Final = 150_000_000  # pairs × rows; beyond it the last rows speak for all
-_MOST_CELLS: Final = (
-    1 << 22
-) - 1  # pairs of more cells share them by chance: that dilutes an effect and makes none
+_MOST_CELLS: Final = 4_194_303  # pairs of more share them by chance: that dilutes an effect and makes none
 _NESTED: Final = 0.7
 
 
