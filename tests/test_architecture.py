@@ -37,6 +37,7 @@ LAYERS: Final = (
         "lightgbm_trees",
         "pacing",
         "resample",
+        "tree_builder",
         "tree_shap",
     },
     {"log", "fit", "simulate"},

@@ -128,7 +128,7 @@ def test_healthy_candidates_are_promoted(zoo: Zoo, champion: bytes) -> None:
         ("one day only", "window"),
         ("truncated data", "rows learnt from"),
         ("the hour read as the weekday", "sources"),
-        ("sixty times the trees", "latency"),
+        ("four thousand trees", "latency"),
         ("a flipped bit in the calibration", "certificate"),
         ("no win curve", "parts"),
     ],
@@ -322,7 +322,7 @@ def test_no_model_is_its_own_judge(zoo: Zoo) -> None:
 def test_the_latency_ratio_is_steady_and_knows_slow_from_quick(zoo: Zoo) -> None:
     """In units of the workload, on a busy machine, too."""
     quick = Scorer(parse_artifact(artifact(zoo.healthy(0, 0))))
-    made = SABOTAGE["sixty times the trees"](zoo, zoo.healthy(0, 0))
+    made = SABOTAGE["four thousand trees"](zoo, zoo.healthy(0, 0))
     assert not isinstance(made, bytes)
     slow = Scorer(parse_artifact(artifact(made)))
     columns = candidates.columns_of(zoo)
