@@ -181,12 +181,13 @@ def test_a_column_of_noise_teaches_nothing(timed: bool) -> None:
 
 def test_the_same_data_gives_the_same_bytes_with_any_number_of_threads(train: pd.DataFrame) -> None:
     log = train.head(10_000)
-    one, two, again, other = (
-        fitted(log, parameters={"n_trees": 40}, n_jobs=n_jobs, random_state=state)
-        for n_jobs, state in ((1, 0), (2, 0), (2, 0), (2, 1))
-    )
-    assert one.to_blueprint() == two.to_blueprint() == again.to_blueprint()
-    assert other.to_blueprint() != one.to_blueprint()
+    for base in ("mixed", "linear"):
+        one, two, again, other = (
+            fitted(log, base=base, parameters={"n_trees": 40}, n_jobs=n_jobs, random_state=state)
+            for n_jobs, state in ((1, 0), (2, 0), (2, 0), (2, 1))
+        )
+        assert one.to_blueprint() == two.to_blueprint() == again.to_blueprint()
+    assert other.to_blueprint() != one.to_blueprint()  # on FTRL there are trees
 
 
 def test_the_order_of_rows_says_nothing_when_there_is_time(train: pd.DataFrame) -> None:
