@@ -8,9 +8,10 @@ judged on the next. Every auction of the log is an impression, so only the model
 impressions over the true pctr's; for the win curve, surplus in % of the oracle that knows F and pctr. Mean over seeds
 with 95 % intervals (Student's t), and processor seconds per update.
 
-`blended` is LightGBM's `Booster.refit` (decay 0.9, its default) of the champion's own booster on the champion's own
-inputs, its level then set on the same rows: what a user would take instead. `refresh` in benchmarks/README.md has the
-results. The rates of `bidml.fit.refresh` were chosen on seeds 1 and 2 of an earlier form of this world.
+`blended` is LightGBM's `Booster.refit` (decay 0.9, its default) of a booster on FTRL's base (the mixed one leaves
+it few trees), on its own inputs, its level then set on the same rows: what a user would take instead. `refresh` in
+benchmarks/README.md has the results. The rates of `bidml.fit.refresh` were chosen on seeds 1 and 2 of an earlier form
+of this world, that of categories' weights on seeds 1 to 3.
 """
 
 from __future__ import annotations
@@ -93,10 +94,10 @@ class Clicks:
 
     def __init__(self, week: list[Day]) -> None:
         self._spec = week[0].spec
-        fitted = self._fitted(week)
-        self._champion = fitted
-        first = fitted.to_blueprint()
-        self.models = dict.fromkeys(("left alone", "level alone", "refreshed", "blended", "refitted"), first)
+        first = self._fitted(week).to_blueprint()
+        self._champion = self._fitted(week, base="linear")
+        self.models = dict.fromkeys(("left alone", "level alone", "refreshed", "refitted"), first)
+        self.models["blended"] = self._champion.to_blueprint()
 
     def learn(self, week: list[Day]) -> dict[str, float]:
         """Processor seconds of each update."""
@@ -119,9 +120,11 @@ class Clicks:
             found[name] = 1000.0 * float((np.logaddexp(0.0, s) - p * s - entropy).mean())
         return found
 
-    def _fitted(self, week: list[Day]) -> ClickModel:
+    def _fitted(self, week: list[Day], **options: str) -> ClickModel:
         log = pd.concat([day.log for day in week], ignore_index=True).drop(columns="won")
-        return ClickModel(self._spec, n_jobs=1).fit(log, np.concatenate([day.clicked for day in week]))
+        return ClickModel(self._spec, n_jobs=1, **options).fit(
+            log, np.concatenate([day.clicked for day in week])
+        )
 
     def _refreshed(self, model: CtrBlueprint, day: Day, **options: float) -> CtrBlueprint:
         return refresh_clicks(model, day.log, day.clicked, spec=self._spec, **options)

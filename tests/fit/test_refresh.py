@@ -13,13 +13,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bidml.blueprint import Blueprint, Calibration, CtrBlueprint, Head, LocationUnit, WinBlueprint
+from bidml.blueprint import (
+    Blueprint,
+    Calibration,
+    CrossLookup,
+    CtrBlueprint,
+    Head,
+    LocationUnit,
+    Lookup,
+    Vocabulary,
+    WinBlueprint,
+)
 from bidml.errors import ConfigError, DataError
 from bidml.export import model_bytes
-from bidml.features import encode, margins, raw_columns
+from bidml.features import encode, looked_up, margins, raw_columns
 from bidml.fit import ClickModel, MarketPriceObservations, WinRateModel, refresh_clicks, refresh_win_curve
 from bidml.fit.calibration import calibrated
-from bidml.fit.refresh import moved_leaves
+from bidml.fit.refresh import moved_leaves, moved_terms
 from bidml.fit.win_rate import curve_of
 from bidml.oracle import tree_function
 from bidml.score import Scorer
@@ -128,12 +138,64 @@ def test_leaves_move_as_the_plain_rule_says(
     np.testing.assert_allclose(margins(raw, found), margin, rtol=1e-9, atol=1e-12)
 
 
+@settings(max_examples=10, deadline=None)
+@given(rate=st.floats(0.01, 1.0), prior=st.floats(0.5, 100.0), seed=st.integers(0, 99))
+def test_weights_move_as_the_plain_rule_says(
+    clicks: CtrBlueprint, rate: float, prior: float, seed: int
+) -> None:
+    """Term by term and text by text; a cross of two, an unseen text and a missing one among them."""
+    log = click_log(300, seed=seed)
+    log.loc[:20, "app"] = "never seen"
+    raw, y = raw_columns(log, CLICK_SPEC), log["clicked"].to_numpy(dtype=float)
+    sides = [Vocabulary(name, ("app0", "app1") if name == "app" else ("1", "2")) for name in ("app", "slot")]
+    cross = CrossLookup(*sides, array("d", [0.0, 4.0]), array("d", [0.3, -0.2]), 0.1)
+    head = replace(clicks.head, terms=(*clicks.head.terms, cross))
+
+    def evidence(s: Any) -> Any:
+        return sigmoid(s) - y, sigmoid(s) * (1.0 - sigmoid(s))
+
+    start = margins(raw, head)
+    found = moved_terms(head, raw, start, evidence, learning_rate=rate, prior=prior)
+    margin = start.copy()
+    for term in head.terms:
+        worth = looked_up(term, raw)
+        names = (
+            [raw[side.feature] for side in term.sides]
+            if isinstance(term, CrossLookup)
+            else [raw[term.feature]]
+        )
+        groups: dict[Any, list[int]] = {}
+        for i, texts in enumerate(zip(*names, strict=True)):
+            groups.setdefault(known_key(term, texts), []).append(i)
+        for rows in groups.values():
+            p = sigmoid(margin[rows])
+            step = -rate * (p - y[rows]).sum() / ((p * (1.0 - p)).sum() + prior)
+            assert np.ptp(worth[rows]) == 0.0
+            margin[rows] += step
+    np.testing.assert_allclose(margins(raw, found), margin, rtol=1e-9, atol=1e-12)
+    for before, after in zip(head.terms, found.terms, strict=True):
+        assert len(after.values) == len(before.values)
+
+
+def known_key(term: Lookup | CrossLookup, texts: tuple[str, ...]) -> Any:
+    """What the bidder tells apart: a key, a pair of them, or all others."""
+    if isinstance(term, Lookup):
+        return texts[0] if texts[0] in term.keys else None
+    first, second = (
+        side.keys.index(text) if text in side.keys else len(side.keys)
+        for side, text in zip(term.sides, texts, strict=True)
+    )
+    code = float(first * term.second.n_numbers + second)
+    return code if code in term.codes else None
+
+
 def test_only_leaves_and_levels_change(clicks: CtrBlueprint, wins: WinBlueprint) -> None:
-    """Same trees, lookups, terms; so the same size and the same speed."""
+    """Same trees and keys; so the same size and the same speed."""
     log, world = moved_clicks(5_000, seed=3), moved_prices(make_world(5_000, seed=3))
     newer = refresh_clicks(clicks, log, log["clicked"], spec=CLICK_SPEC)
     assert newer.head != clicks.head
-    assert with_leaves_of(newer.head, clicks.head) == clicks.head
+    assert replace(with_leaves_of(newer.head, clicks.head), terms=clicks.head.terms) == clicks.head
+    assert [term.keys for term in newer.head.terms] == [term.keys for term in clicks.head.terms]
     curve = refresh_win_curve(wins, world.X, MarketPriceObservations.from_log(world.log()), spec=WIN_SPEC)
     assert curve.location != wins.location
     location = replace(with_leaves_of(curve.location, wins.location), intercept=wins.location.intercept)
