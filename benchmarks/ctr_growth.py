@@ -69,10 +69,11 @@ def fit(path: Path) -> dict[str, float]:
     """The figures of one fit, in this process."""
     rows = pd.read_parquet(path).sort_values("timestamp", kind="stable", ignore_index=True)
     wall, processor = perf_counter(), process_time()
-    ClickModel(spec(), n_jobs=2).fit(rows, rows["clicked"])
+    model = ClickModel(spec(), n_jobs=2).fit(rows, rows["clicked"])
     return {
         "rows": len(rows),
         "clicks": int(rows["clicked"].sum()),
+        "trees": model.booster_.num_trees(),
         "seconds": perf_counter() - wall,
         "processor_seconds": process_time() - processor,
         "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
@@ -91,7 +92,7 @@ def main() -> None:
         print(json.dumps(fit(options.fit)))
         return
     found: list[dict[str, Any]] = []
-    print("| rows | clicks | seconds | processor s | peak GB |\n|--:|--:|--:|--:|--:|")
+    print("| rows | clicks | trees | seconds | processor s | peak GB |\n|--:|--:|--:|--:|--:|--:|")
     for n_rows in options.rows or (QUICK_N_ROWS if options.quick else N_ROWS):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "rows.parquet"
@@ -101,8 +102,8 @@ def main() -> None:
         row = json.loads(done.stdout.splitlines()[-1])
         found.append(row)
         print(
-            f"| {row['rows']:,} | {row['clicks']:,} | {row['seconds']:.1f} | {row['processor_seconds']:.1f} | "
-            f"{row['peak_gb']:.2f} |",
+            f"| {row['rows']:,} | {row['clicks']:,} | {row['trees']} | {row['seconds']:.1f} | "
+            f"{row['processor_seconds']:.1f} | {row['peak_gb']:.2f} |",
             flush=True,
         )
     print(f"\ntarget for 1,000,000 rows: {TARGET_SECONDS:.0f} s, {TARGET_GB:.0f} GB")

@@ -118,46 +118,39 @@ def boost(
     n_trees = int(options.pop("n_trees", shape.n_trees))
     patience = int(options.pop("patience", shape.patience))
     check_every_rank(crew, {"rows to learn from": len(fit_rows), "held-out rows": len(held_out)})
-    bins = common_bins(rows.matrix, options, crew)
-    weight = float(len(held_out) if rows.weight is None else rows.weight[held_out].sum())
+    every = lgb.Dataset(
+        rows.matrix,
+        rows.y,
+        reference=common_bins(rows.matrix, options, crew),
+        weight=rows.weight,
+        params=dict(options),
+    ).construct()
+    judged = np.ones(len(held_out)) if rows.weight is None else rows.weight[held_out]
+    weight = float(judged.sum())
+    n_events = total(crew, float((judged * rows.y[held_out]).sum()))[0] / weight_of_event
 
-    (n_events,) = total(
-        crew, float((rows.y if rows.weight is None else rows.y * rows.weight)[held_out].sum())
-    )
-    n_events /= weight_of_event
-
-    def started_from(margin: Doubles, reference: lgb.Dataset | None) -> lgb.Dataset:
-        return lgb.Dataset(
-            rows.matrix,
-            rows.y,
-            reference=reference,
-            init_score=margin,
-            weight=rows.weight,
-            params=dict(options),
-        ).construct()
-
-    def stopped(every: lgb.Dataset) -> lgb.Booster:
+    def stopped(margin: Doubles) -> lgb.Booster:
+        every.set_init_score(margin)
         train, stop = (every.subset(part.tolist(), params=dict(options)) for part in (fit_rows, held_out))
         stopping = _stop_together(patience, weight, crew)
         found = lgb.train(options, train, n_trees, valid_sets=[stop], callbacks=[stopping])
         return lgb.Booster(model_str=found.model_to_string(num_iteration=found.best_iteration))
 
     def trained() -> Boosted:
-        every = started_from(rows.margins[0], bins)
-        start, best = 0, stopped(every)
+        start, best = 0, stopped(rows.margins[0])
         loss = _losses(best, rows, 0, held_out, n_jobs)
         gain = _gain(_losses(None, rows, 0, held_out, n_jobs) - loss, crew)
         if gain < least_gain * (1.0 + sqrt(_EVENTS_THAT_JUDGE / max(n_events, 1.0))):
             none = lgb.Booster(model_str=lgb.Booster(options, every).model_to_string())
             return Boosted(0, none, none)
         for i in range(1, len(rows.margins)):
-            other_every = started_from(rows.margins[i], every)
-            other = stopped(other_every)
+            other = stopped(rows.margins[i])
             other_loss = _losses(other, rows, i, held_out, n_jobs)
             if _gain(loss - other_loss, crew) > 0.0:
-                start, best, loss, every = i, other, other_loss, other_every
+                start, best, loss = i, other, other_loss
         if not refit:
             return Boosted(start, best, best)
+        every.set_init_score(rows.margins[start])
         final = lgb.train(options, every, min(n_trees, round(_TREES_OF_REFIT * best.num_trees())))
         return Boosted(start, best, lgb.Booster(model_str=final.model_to_string()))
 
