@@ -27,8 +27,8 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
+from benchmarks.bench_pricing import interval
 from bidml.blueprint import CtrBlueprint, WinBlueprint
 from bidml.contract import FeatureSpec
 from bidml.features import Doubles, encode, margins, raw_columns
@@ -229,11 +229,7 @@ def table(title: str, worlds: list[dict[str, dict[str, float]]], unit: str) -> s
 
 
 def _interval(differences: Doubles) -> str:
-    mean, n = differences.mean(), len(differences)
-    if n < 2:
-        return f"{mean:+.3f}"
-    half = stats.t.ppf(0.975, n - 1) * differences.std(ddof=1) / np.sqrt(n)
-    return f"{mean:+.3f} ± {half:.3f}"
+    return "{:+.3f} ± {:.3f}".format(*interval(differences))
 
 
 def main() -> None:

@@ -34,9 +34,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import stats
 from scipy.special import expit
 
+from benchmarks.bench_pricing import interval
 from bidml.features import Doubles
 from bidml.fit import ClickModel
 from bidml.pricing import value_cpm
@@ -293,9 +293,9 @@ def table(title: str, worlds: Sequence[dict[str, dict[str, float]]]) -> str:
     for name in worlds[0]:
         earned, plain = of[name, "earned"], of[name, "plain"]
         blind = of.get((f"{name}, blind", "earned"))
-        cells = [f"{earned.mean():.2f}", interval(earned - of[GREEDY, "earned"])]
-        cells += [interval(earned - plain), interval(plain - of[GREEDY, "earned"])]
-        cells += ["" if blind is None else interval(earned - blind)]
+        cells = [f"{earned.mean():.2f}", signed(earned - of[GREEDY, "earned"])]
+        cells += [signed(earned - plain), signed(plain - of[GREEDY, "earned"])]
+        cells += ["" if blind is None else signed(earned - blind)]
         cells += [f"{of[name, what].mean():,.0f}" for what in ("impressions", "clicks")]
         rows.append(f"| {name} | " + " | ".join(cells) + " |")
     sd, unseen = (of[GREEDY, what].mean() for what in ("sd", "sd, unseen"))
@@ -303,12 +303,8 @@ def table(title: str, worlds: Sequence[dict[str, dict[str, float]]]) -> str:
     return "\n".join(rows)
 
 
-def interval(differences: Doubles) -> str:
-    n = len(differences)
-    if n < 2:
-        return f"{differences.mean():+.2f}"
-    half = stats.t.ppf(0.975, n - 1) * differences.std(ddof=1) / np.sqrt(n)
-    return f"{differences.mean():+.2f} ± {half:.2f}"
+def signed(differences: Doubles) -> str:
+    return "{:+.2f} ± {:.2f}".format(*interval(differences))
 
 
 def main() -> None:

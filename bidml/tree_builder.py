@@ -35,10 +35,12 @@ class TreeBuilder:
         return trees.n_nodes - 1
 
     def leaf(self, value: float, parent: int, side: bool) -> None:
+        """A new one below a side of the node `parent`: True or False, what its test says."""
         self.trees.leaf.append(value)
         self.link(parent, side, len(self.trees.leaf) - 1, is_leaf=True)
 
     def link(self, parent: int, side: bool, child: int, *, is_leaf: bool) -> None:
+        """The node or leaf number `child` goes below a side of the node `parent`."""
         trees = self.trees
         (trees.true_child if side else trees.false_child)[parent] = child
         (trees.true_is_leaf if side else trees.false_is_leaf)[parent] = int(is_leaf)

@@ -27,6 +27,7 @@ from bidml.blueprint import (
     WinFamily,
 )
 from bidml.contract import UNMATCHABLE, AuctionType, Feature, FeatureKind, FeatureSpec
+from bidml.tree_builder import TreeBuilder
 
 NAN = float("nan")
 INF = float("inf")
@@ -48,49 +49,26 @@ Tree = Any
 
 def trees_of(*roots: Tree) -> Trees:
     """`Trees` from nested tuples, in preorder; a leaf after the branch beside it; a constant is two leaves."""
-    trees = empty_trees()
+    builder = TreeBuilder()
     for root in roots:
-        trees.roots.append(trees.n_nodes)
-        _grow(trees, (0, 0.0, False, root, root) if isinstance(root, float) else root)
-    return trees
+        builder.begin()
+        _grow(builder, (0, 0.0, False, root, root) if isinstance(root, float) else root)
+    return builder.trees
 
 
-def empty_trees() -> Trees:
-    return Trees(
-        *(array("q"), array("q"), array("B"), array("d"), array("q"), array("q")),
-        *(array("q"), array("q"), array("q"), array("d"), array("d")),
-    )
-
-
-def _grow(trees: Trees, node: Tree) -> int:
+def _grow(builder: TreeBuilder, node: Tree) -> int:
     column, test, missing_true, if_true, if_false = node
     if isinstance(test, frozenset):
-        trees.membership.extend([*sorted(test), NAN])
-        at = _append(trees, column, NodeMode.MEMBER, 0.0, missing_true)
+        builder.trees.membership.extend([*sorted(test), NAN])
+        at = builder.node(column, NodeMode.MEMBER, 0.0, missing_true=missing_true)
     else:
-        at = _append(trees, column, NodeMode.LEQ, test, missing_true)
+        at = builder.node(column, NodeMode.LEQ, test, missing_true=missing_true)
     for side, child in sorted(((True, if_true), (False, if_false)), key=lambda s: isinstance(s[1], float)):
         if isinstance(child, float):
-            trees.leaf.append(child)
-            _link(trees, at, side, len(trees.leaf) - 1, is_leaf=True)
+            builder.leaf(child, at, side)
         else:
-            _link(trees, at, side, _grow(trees, child), is_leaf=False)
+            builder.link(at, side, _grow(builder, child), is_leaf=False)
     return at
-
-
-def _append(trees: Trees, column: int, mode: NodeMode, threshold: float, missing_true: bool) -> int:
-    trees.column.append(column)
-    trees.mode.append(mode)
-    trees.threshold.append(threshold)
-    trees.missing_true.append(int(missing_true))
-    for values in (trees.true_child, trees.false_child, trees.true_is_leaf, trees.false_is_leaf):
-        values.append(0)
-    return trees.n_nodes - 1
-
-
-def _link(trees: Trees, node: int, side: bool, child: int, *, is_leaf: bool) -> None:
-    (trees.true_child if side else trees.false_child)[node] = child
-    (trees.true_is_leaf if side else trees.false_is_leaf)[node] = int(is_leaf)
 
 
 COUNTRIES = Lookup("country", ("", "DEU", "USA", "Ελλάδα"), array("d", [0.0, 1.0, 2.0, -1.5]), NAN)

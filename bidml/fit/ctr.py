@@ -400,7 +400,8 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise ConfigError(
                 "the held-out share is between 0 and 1", value=self.held_out_share, remedy="for example 0.15"
             )
-        if isinstance(self.crosses, str) and self.crosses != "auto":
+        is_list = isinstance(self.crosses, Sequence) and not isinstance(self.crosses, str)
+        if not is_list and self.crosses != "auto":
             raise ConfigError(
                 'crosses are pairs, or "auto"',
                 value=self.crosses,

@@ -26,7 +26,6 @@ from artifacts import (
     TREES,
     blueprints,
     complete_blueprint,
-    empty_trees,
     trees_of,
     uncertain_blueprint,
 )
@@ -44,6 +43,7 @@ from bidml.metadata import MARGINS, MAX_SELF_CHECK_ROWS, SelfCheck
 from bidml.oracle import evaluate
 from bidml.score.reader import parse_artifact, read_artifact
 from bidml.self_check import self_check_of
+from bidml.tree_builder import TreeBuilder
 
 
 def file_of(blueprint: Blueprint) -> bytes:
@@ -338,7 +338,7 @@ BROKEN_HEADS = {
     "too many columns": (Head((Column("hour"),) * (MAX_COLUMNS + 1), trees_of(1.0)), "columns"),
     "trees without columns": (Head((), trees_of(1.0)), "one of its 0 columns"),
     "columns without trees": (Head(COLUMNS, None), "has no columns"),
-    "no trees": (Head(COLUMNS, empty_trees()), "trees"),
+    "no trees": (Head(COLUMNS, TreeBuilder().trees), "trees"),
     "a NaN leaf": (Head(COLUMNS, trees_of(NAN)), "leaf"),
     "a huge leaf": (Head(COLUMNS, trees_of(2 * MAX_ABS_LEAF)), "leaf"),
     "a NaN threshold": (Head(COLUMNS, trees_of((0, NAN, False, 1.0, 2.0))), "thresholds"),

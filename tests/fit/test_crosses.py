@@ -225,6 +225,7 @@ def test_a_pair_that_was_not_seen_is_as_its_two() -> None:
     "crosses",
     [
         "app",
+        None,
         [("app", "no such")],
         [("app", "app")],
         [("app",)],
