@@ -13,7 +13,7 @@ import numpy.typing as npt
 from bidml.blueprint import CrossLookup, Lookup
 from bidml.contract import FeatureSpec
 from bidml.features import Doubles, RawColumns
-from bidml.fit.binned_numbers import BinnedNumber
+from bidml.fit.binned_numbers import Steps
 from bidml.fit.crew import Crew, mean
 from bidml.fit.crosses import Pair
 from bidml.fit.encoding import Categories
@@ -27,7 +27,7 @@ _LEAST_GAIN: Final = 1.0  # over a mixed base, which knows all but what goes tog
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Base:
-    """`intercept`, `terms` and `steps`, weights of a number's bins, are served; `margin` (n_rows,) are the log-odds of
+    """`intercept`, `terms` and `steps` of numbers are served; `margin` (n_rows,) are the log-odds of
     training rows, out of sample.
 
     `at_end` (n_rows,): log-odds of training rows as if of the end of the log, right in the mean; where the base can
@@ -37,7 +37,7 @@ class Base:
     intercept: float
     terms: tuple[Lookup | CrossLookup, ...]
     margin: Doubles
-    steps: tuple[tuple[BinnedNumber, Doubles], ...] = ()
+    steps: tuple[Steps, ...] = ()
     at_end: Doubles | None = None
     found: Mapping[Pair, float] = field(default_factory=dict)
 
@@ -83,9 +83,8 @@ def fit_bases(
     mixed = fit_mixed_base(
         by_name, numbers, y, base_log_odds=intercept, time=order, weight=weight, find=find, crew=crew
     )
-    steps = tuple(zip(mixed.numbers, mixed.number_weights, strict=True))
     bases = []
-    for scores, served in ((mixed.whole, steps), (mixed.of_terms, ())):
+    for scores, served in ((mixed.whole, mixed.steps), (mixed.of_terms, ())):
         at_end = scores.afterwards
         if time is not None:
             at_end = at_end + late_level(at_end, y, time, weight=weight, crew=crew)

@@ -18,6 +18,7 @@ from bidml.blueprint import CrossLookup, Vocabulary
 from bidml.contract import MAX_CROSSES
 from bidml.errors import ConfigError
 from bidml.fit.encoding import Categories, Doubles
+from bidml.fit.low_rank import Sides
 
 Pair = tuple[str, str]
 
@@ -34,6 +35,13 @@ class CrossedCategories(Categories):
     @property
     def sides(self) -> tuple[Vocabulary, Vocabulary]:
         return self.first, self.second
+
+    @property
+    def cells(self) -> Sides:
+        """Where the known pairs lie."""
+        pairs = self.pairs.astype(np.intp)
+        one, other = self.sides
+        return Sides(pairs // other.n_numbers, pairs % other.n_numbers, one.n_numbers, other.n_numbers)
 
     @property
     def n_keys(self) -> int:

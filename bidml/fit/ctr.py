@@ -14,7 +14,7 @@ from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from bidml.blueprint import Calibration, CtrBlueprint, Head
+from bidml.blueprint import Calibration, CrossLookup, CtrBlueprint, Head
 from bidml.contract import MAX_VARIANCE, MIN_VARIANCE, FeatureKind, FeatureSpec
 from bidml.errors import ConfigError, DataError
 from bidml.features import Doubles, RawColumns, encode, looked_up, margins, raw_columns
@@ -219,7 +219,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         found = Head((), None)
         if self.booster_.num_trees():
             found = head_of_booster(self.booster_, self.columns_)
-        steps = steps_as_trees([number for number, _ in self.steps_], [w for _, w in self.steps_])
+        steps = steps_as_trees(self.steps_)
         columns, trees = joined(found.columns, found.trees, *steps)
         head = replace(found, columns=columns, trees=trees, terms=self.terms_, intercept=self.intercept_)
         return CtrBlueprint(head, self.calibration_, self.variance_)
@@ -304,6 +304,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 [inputs.categories[feature.name] for feature in self.spec.categories()],
                 y,
                 np.ones(n_rows) if weight is None else weight,
+                of_found_pairs=self._variance_of_pairs(raw),
             )
         self.dictionaries_ = {
             name: (found.n_keys, found.n_pooled_rows) for name, found in inputs.categories.items()
@@ -379,12 +380,18 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Trees + steps + intercept + terms, added in the artifact's order; (n,)."""
         matrix = encode(raw, Head(self.columns_, None))
         margin = log_odds_of(self.booster_, matrix, n_jobs=self.n_jobs)
-        for number, weights in self.steps_:
-            margin = margin + weights[number.codes(raw[number.feature])]
+        for steps in self.steps_:
+            margin = margin + steps.of(raw)
         margin = margin + self.intercept_
         for term in self.terms_:
             margin = margin + looked_up(term, raw)
         return margin
+
+    def _variance_of_pairs(self, raw: RawColumns) -> float:
+        """How much the log-odds vary by what pairs of features do, over the rows."""
+        pairs = [looked_up(term, raw) for term in self.terms_ if isinstance(term, CrossLookup)]
+        pairs += [steps.of(raw) for steps in self.steps_ if steps.lookup is not None]
+        return float(np.sum(pairs, axis=0).var()) if pairs else 0.0
 
     def _check_parameters(self, crew: Crew) -> None:
         if self.uncertainty and crew.size > 1:

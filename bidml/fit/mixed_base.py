@@ -1,8 +1,10 @@
 """The linear base of a click model: a shrunk weight for each category and each bin of a number, and for each training
 row its score beforehand.
 
-s = b + Σ_f w_f(x_f) is a mixed model (`fit.mixed_model`) whose priors are those of few clicks. Pairs of categories that
-the clicks ask for (`fit.found_crosses`) become features of it, if wanted.
+s = b + Σ_f w_f(x_f) is a mixed model (`fit.mixed_model`) whose priors are those of few clicks. Pairs that the clicks
+ask for (`fit.found_crosses`) become features of it, if wanted: two categories, whose cells have a mean of low rank
+(`fit.low_rank`) and what they do beyond it; or a category and a number, whose cells are of low rank altogether
+(`fit.slopes`).
 
 A row's score must not know its outcome, nor what came later: the log is cut into periods of about equally
 many rows, and the rows of each are scored by a model of the periods before, which goes on from the one before. The
@@ -11,7 +13,7 @@ first period is scored by the base rate. (Which pairs there are, all rows tell.)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -20,19 +22,23 @@ import numpy.typing as npt
 from scipy.special import expit
 
 from bidml.blueprint import CrossLookup, Lookup
-from bidml.fit.binned_numbers import BinnedNumber
+from bidml.fit.binned_numbers import BinnedNumber, Steps
 from bidml.fit.crew import ALONE, Crew, sampled, total
 from bidml.fit.crosses import CrossedCategories, Pair
 from bidml.fit.encoding import Categories, Doubles, Indices, as_ticks
-from bidml.fit.found_crosses import LEAST_Z, strongest_pair
+from bidml.fit.found_crosses import LEAST_Z, LEAST_Z_OF_SLOPES, strongest_pair, strongest_slopes
 from bidml.fit.mixed_model import Group, MixedModel, Prior
+from bidml.fit.slopes import Slopes
 
 _BINS: Final = 16
 _PERIODS: Final = 8
 _SWEEPS_A_PERIOD: Final = 3
 _SWEEPS_AFTER: Final = 6
 _SWEEPS_TO_FIND: Final = 8
-_MOST_FOUND: Final = 3
+_SWEEPS_TO_GO_ON: Final = 4
+_MOST_FOUND: Final = 3  # of two categories, and as many of a category and a number
+_RANK_OF_PAIRS: Final = 5
+_RANK_OF_SLOPES: Final = 2
 _LEVEL_STEPS: Final = 4
 
 Rows: TypeAlias = Indices | slice
@@ -50,13 +56,12 @@ class Scores:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MixedBase:
-    """`terms`: a weight per category or pair, and `numbers` with `number_weights` (n_codes,) each, to be added to
-    `whole.intercept`. `of_terms`: scores by the terms alone, at their own level. `found`: the pairs that were asked
-    for, and by how many standard errors."""
+    """`terms`: a weight per category or pair, and `steps` of numbers, to be added to `whole.intercept`. `of_terms`:
+    scores by the terms alone, at their own level. `found`: the pairs that were asked for, and by how many standard
+    errors."""
 
     terms: tuple[Lookup | CrossLookup, ...]
-    numbers: tuple[BinnedNumber, ...]
-    number_weights: tuple[Doubles, ...]
+    steps: tuple[Steps, ...]
     whole: Scores
     of_terms: Scores
     found: Mapping[Pair, float]
@@ -79,8 +84,8 @@ def fit_mixed_base(
     one instant do not see each other. `find`: makes crosses of pairs that are asked for; None asks for none.
     """
     binned = [BinnedNumber.of(name, cells, n_bins=_BINS, crew=crew) for name, cells in numbers]
-    of_numbers = [(each.codes(cells), each.n_codes) for each, (_, cells) in zip(binned, numbers, strict=True)]
-    learner = _Learner(features, of_numbers, y, weight, base_log_odds, crew)
+    bins = [number.codes(cells) for number, (_, cells) in zip(binned, numbers, strict=True)]
+    learner = _Learner(features, list(zip(binned, bins, strict=True)), y, weight, base_log_odds, crew)
     found = {} if find is None else learner.find(find)
     whole, of_terms = (np.full(len(y), base_log_odds) for _ in range(2))
     last: MixedModel | None = None
@@ -91,65 +96,91 @@ def fit_mixed_base(
     every = slice(None)
     final = learner.learn(every, _SWEEPS_AFTER, last)
     level = learner.level_of_terms(final, every)
-    n = len(learner.features)
+    served = list(zip(learner.parts, final.weights, strict=True))
     return MixedBase(
-        tuple(each.lookup(w) for each, w in zip(learner.features, final.weights[:n], strict=True)),
-        tuple(binned),
-        tuple(final.weights[n:]),
+        tuple(part.lookup(w) for part, w in served if isinstance(part, Categories)),
+        tuple(part.steps(w) for part, w in served if not isinstance(part, Categories)),
         Scores(final.intercept, whole, final.total),
         Scores(level, of_terms, level + learner.by_terms(final, every)),
         found,
     )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Bins:
+    number: BinnedNumber
+    codes: Indices
+
+    @property
+    def n_codes(self) -> int:
+        return self.number.n_codes
+
+    def steps(self, weights: Doubles) -> Steps:
+        return Steps(self.number, weights[None])
+
+
 class _Learner:
+    """`parts`: what has weights; those that are found come last."""
+
     def __init__(
         self,
         features: Sequence[Categories],
-        numbers: Sequence[tuple[Indices, int]],
+        numbers: Sequence[tuple[BinnedNumber, Indices]],
         y: Doubles,
         weight: Doubles | None,
         base: float,
         crew: Crew,
     ) -> None:
-        self.features, self._numbers = list(features), numbers
+        self.parts: list[Categories | _Bins | Slopes] = [*features, *(_Bins(*each) for each in numbers)]
+        self._numbers = {number.feature: (number, bins) for number, bins in numbers}
         self._y, self._base, self._crew = y, base, crew
         self._given = weight
         self._weight = np.ones(len(y)) if weight is None else weight
 
     def codes(self, rows: Rows) -> list[Indices]:
-        """Of each group."""
-        return [*(each.codes[rows] for each in self.features), *(codes[rows] for codes, _ in self._numbers)]
+        """Of each part."""
+        return [part.codes[rows] for part in self.parts]
 
     def find(self, crossing: Crossing) -> dict[Pair, float]:
-        """Adds the pairs that are asked for, one after another, as features."""
+        """Adds the pairs that are asked for, one after another, the strongest first."""
         found: dict[Pair, float] = {}
-        singles = [each for each in self.features if not isinstance(each, CrossedCategories)]
-        known = {
-            frozenset(side.feature for side in each.sides)
-            for each in self.features
-            if isinstance(each, CrossedCategories)
-        }
-        while len(found) < _MOST_FOUND:
-            model = self.learn(slice(None), _SWEEPS_TO_FIND, None)
-            strongest = strongest_pair(
-                singles, self._y, expit(model.total), weight=self._given, without=known
-            )
-            if strongest is None or strongest[1] < LEAST_Z:
-                break
+        every = [part for part in self.parts if isinstance(part, Categories)]
+        crossed = [part for part in every if isinstance(part, CrossedCategories)]
+        singles = [part for part in every if not isinstance(part, CrossedCategories)]
+        known = {frozenset(side.feature for side in each.sides) for each in crossed}
+        model: MixedModel | None = None
+        while True:
+            model = self.learn(slice(None), _SWEEPS_TO_FIND if model is None else _SWEEPS_TO_GO_ON, model)
+            strongest = self._strongest(expit(model.total), singles, found, known)
+            if strongest is None:
+                return found
             pair, z = strongest
             found[pair] = z
             known.add(frozenset(pair))
-            self.features.append(crossing(pair))
-        return found
+            if pair[1] in self._numbers:
+                category = next(each for each in singles if each.feature == pair[0])
+                self.parts.append(Slopes(category, *self._numbers[pair[1]]))
+            else:
+                self.parts.append(crossing(pair))
+
+    def _strongest(
+        self, p: Doubles, singles: Sequence[Categories], found: Collection[Pair], known: Set[frozenset[str]]
+    ) -> tuple[Pair, float] | None:
+        """Of the kinds of pairs that there may be more of, the one that is asked for most."""
+        n_slopes = sum(pair[1] in self._numbers for pair in found)
+        numbers = list(self._numbers.values())
+        asked = []
+        if len(found) - n_slopes < _MOST_FOUND:
+            pair = strongest_pair(singles, self._y, p, weight=self._given, without=known)
+            asked += [pair] if pair is not None and pair[1] >= LEAST_Z else []
+        if n_slopes < _MOST_FOUND:
+            slopes = strongest_slopes(singles, numbers, self._y, p, weight=self._given, without=known)
+            asked += [slopes] if slopes is not None and slopes[1] >= LEAST_Z_OF_SLOPES else []
+        return max(asked, key=lambda each: each[1], default=None)
 
     def learn(self, rows: Rows, n_sweeps: int, start: MixedModel | None) -> MixedModel:
         y, w = self._y[rows], self._weight[rows]
-        sizes = [*(each.n_codes for each in self.features), *(n_codes for _, n_codes in self._numbers)]
-        groups = [
-            Group(codes, n_codes, crew=self._crew)
-            for codes, n_codes in zip(self.codes(rows), sizes, strict=True)
-        ]
+        groups = [_group(part, rows, self._crew) for part in self.parts]
         model = MixedModel(groups, intercept=self._base, n_rows=len(y), prior=Prior.EFFECTIVE, start=start)
 
         def evidence(s: Doubles) -> tuple[Doubles, Doubles]:
@@ -164,8 +195,9 @@ class _Learner:
     def by_terms(self, model: MixedModel, rows: Rows) -> Doubles:
         """Σ weights of the categories, without the numbers and the intercept."""
         found = np.zeros(len(self._y[rows]))
-        for each, weights in zip(self.features, model.weights, strict=False):
-            found += weights[each.codes[rows]]
+        for part, weights in zip(self.parts, model.weights, strict=True):
+            if isinstance(part, Categories):
+                found += weights[part.codes[rows]]
         return found
 
     def level_of_terms(self, model: MixedModel, rows: Rows) -> float:
@@ -182,6 +214,15 @@ class _Learner:
             self._crew, float((w * (self._y[rows] - p)).sum()), float((w * p * (1.0 - p)).sum())
         )
         return float(np.clip(missing / slope, -1.0, 1.0)) if slope > 0.0 else 0.0
+
+
+def _group(part: Categories | _Bins | Slopes, rows: Rows, crew: Crew) -> Group:
+    codes, n_codes = part.codes[rows], part.n_codes
+    if isinstance(part, Slopes):
+        return Group(codes, n_codes, crew=crew, sides=part.cells, rank=_RANK_OF_SLOPES, beyond=False)
+    if isinstance(part, CrossedCategories):
+        return Group(codes, n_codes, crew=crew, sides=part.cells, rank=_RANK_OF_PAIRS)
+    return Group(codes, n_codes, crew=crew)
 
 
 def _periods(time: npt.NDArray[Any], crew: Crew) -> Iterator[tuple[Rows, Rows]]:

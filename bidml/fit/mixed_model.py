@@ -11,6 +11,9 @@ of all three, and the noise is learnt thrice. EFFECTIVE is MacKay's fixed point 
 1/κ = Σ w² / γ with γ = Σ H/(H + κ), the parameters that the data determine. With a diagonal H that shrinks rather too
 much than too little; two parameters of variance 0.005 are assumed seen, so that no feature is put out for ever.
 
+A group of cells, of one feature by another, may have a mean of low rank (`fit.low_rank`): w ~ N(u · v, 1/κ), or u · v
+and nothing beyond. With w integrated out, what the cell says of its mean counts κ / (H + κ) times.
+
 A group may have one covariate per category, z_f(c), standardised here: μ = γ z, with γ ~ N(0, ¼) fitted by generalised
 least squares of the raw effects. A category with few rows then shrinks to what its covariate predicts, not to 0.
 """
@@ -26,6 +29,7 @@ import numpy as np
 
 from bidml.fit.crew import ALONE, Crew
 from bidml.fit.encoding import MIN_SHRINKAGE, Indices, Visibility, empirical_shrinkage
+from bidml.fit.low_rank import LowRank, Sides
 from bidml.fit.observations import Doubles
 
 _LARGEST_STEP: Final = 2.0
@@ -47,13 +51,17 @@ class Prior(StrEnum):
 @dataclass(frozen=True, slots=True, eq=False)
 class Group:
     """One feature: `codes` (n,) in [0, n_codes). `empirical`: κ is fitted. `covariate`: (n_codes,), or None.
-    `crew`: with whom the rows are shared."""
+    `crew`: with whom the rows are shared. `sides`: the codes below len(sides) are cells whose mean has rank `rank`;
+    without `beyond` that is all they have."""
 
     codes: Indices
     n_codes: int
     empirical: bool = True
     covariate: Doubles | None = None
     crew: Crew = ALONE
+    sides: Sides | None = None
+    rank: int = 0
+    beyond: bool = True
 
     def sums(self, quantity: Doubles) -> Doubles:
         """Σ over the rows of each code, on all ranks, (n_codes,)."""
@@ -66,7 +74,8 @@ class MixedModel:
     """`total` (n,) is s of the training rows; `weights[f]` (n_codes,) the effects; `intercept` is b.
 
     `unit`: the size of s in which steps and priors are measured. `largest_sd`: what is fitted is at most this many
-    units. `start`: a fitted model of the same groups, maybe of fewer rows, to go on from; its intercept is taken.
+    units. `start`: a fitted model of these groups or of the first of them, maybe of fewer rows, to go on from; its
+    intercept is taken.
     """
 
     def __init__(
@@ -93,9 +102,16 @@ class MixedModel:
         self._rule = prior
         if prior is Prior.EFFECTIVE:
             self.shrinkage = [1.0 / (_VARIANCE_AT_FIRST * unit**2)] * len(self.groups)
+        self._low_rank = [
+            None if g.sides is None else LowRank(g.sides, g.rank, variance=_VARIANCE_AT_FIRST * unit**2)
+            for g in groups
+        ]
         if start is not None:
-            self.intercept, self.shrinkage = start.intercept, list(start.shrinkage)
-            self.weights = [weights.copy() for weights in start.weights]
+            n = len(start.groups)
+            self.intercept, self.shrinkage[:n] = start.intercept, start.shrinkage
+            self.weights[:n] = [weights.copy() for weights in start.weights]
+            self._prior[:n] = [prior.copy() for prior in start._prior]
+            self._low_rank[:n] = [None if low is None else low.copy() for low in start._low_rank]
             self.total = self.of([group.codes for group in self.groups])
 
     def sweep(self, evidence: Evidence) -> None:
@@ -106,13 +122,18 @@ class MixedModel:
             if group.empirical and self._rule is Prior.MOMENTS:
                 self._fit_prior(i, score, h)
             kappa, prior = self.shrinkage[i], self._prior[i]
-            step = np.clip(
-                (score + kappa * prior) / (h + kappa) - self.weights[i],
-                -_LARGEST_STEP * self._unit,
-                _LARGEST_STEP * self._unit,
-            )
+            low_rank = self._low_rank[i]
+            if low_rank is not None:
+                known = kappa / (h + kappa) if group.beyond else np.ones(group.n_codes)
+                cells = slice(0, low_rank.n_cells)
+                prior[cells] = low_rank.draw((score * known)[cells], (h * known)[cells])
+            wanted = (score + kappa * prior) / (h + kappa) if group.beyond else prior
+            largest = _LARGEST_STEP * self._unit
+            step = np.clip(wanted - self.weights[i], -largest, largest)
             self.weights[i] += step
             self.total += step[group.codes]
+            if not group.beyond:
+                continue
             if group.empirical and self._rule is Prior.EFFECTIVE:
                 self._fit_effective(i, h)
             seen = self._seen[i]  # the prior has no common part: it belongs to b
@@ -175,7 +196,8 @@ class MixedModel:
 
     def _fit_effective(self, i: int, h: Doubles) -> None:
         seen, assumed = self._seen[i], _VARIANCE_ASSUMED * self._unit**2
-        squares = float((self.weights[i][seen] ** 2).sum()) + _PARAMETERS_ASSUMED * assumed
+        effects = (self.weights[i] - self._prior[i])[seen]
+        squares = float((effects**2).sum()) + _PARAMETERS_ASSUMED * assumed
         determined = float((h / (h + self.shrinkage[i])).sum()) + _PARAMETERS_ASSUMED
         self.shrinkage[i] = max(determined / squares, (self._largest_sd * self._unit) ** -2)
 

@@ -7,9 +7,10 @@ order, moves each leaf by one damped Newton step on the new rows, given everythi
     leaf ← leaf − rate · G / (H + prior),   G = Σ g, H = Σ h over the rows that reach it
 
 with g and h the derivatives of the negative log-likelihood in the head's margin; the weights of a click model's
-categories are moved after them by the same rule, faster. A leaf that no row reaches stays. At
-`rate` and `prior` this is boosting from the champion with its own trees in place of new ones; LightGBM's `refit` blends
-old leaves and leaves fitted from nothing instead, and forgets most where it knows least. Then come what no tree can
+categories are moved after them by the same rule, faster; so are its trees where they are few, which are steps of
+numbers then (`fit.binned_numbers`). A leaf that no row reaches stays. At `rate` and `prior` this is boosting from the
+champion with its own trees in place of new ones; LightGBM's `refit` blends old leaves and leaves fitted from nothing
+instead, and forgets most where it knows least. Then come what no tree can
 see: the level, its slope, the shape. Nothing grows: the new file is as large and as fast as the champion's.
 
 The champion's file is all that is read: what a bidder bids by is what the next model starts from. Limits: a category
@@ -50,6 +51,8 @@ from bidml.fit.win_rate import check_teachable, taught
 
 CLICK_LEARNING_RATE: Final = 0.05
 TERMS_LEARN_FASTER: Final = 6.0  # than a tree: there are few, and hundreds of trees
+STEPS_LEARN_FASTER: Final = 2.0  # the trees of a model of few
+FEW_TREES: Final = 60
 WIN_LEARNING_RATE: Final = 0.1
 EVENTS_OF_PRIOR: Final = 30.0
 MIN_EVENTS: Final = 200  # with fewer clicks, leaves that move follow noise: only the level moves
@@ -93,7 +96,11 @@ def refresh_clicks(
 
     head = champion.head
     if outcome.sum() >= MIN_EVENTS:
-        head, margin = moved_leaves(head, raw, margin, evidence, learning_rate=learning_rate, prior=prior)
+        _check_pace(learning_rate, prior)
+        of_trees = learning_rate
+        if head.trees is not None and head.trees.n_trees <= FEW_TREES:
+            of_trees = min(1.0, STEPS_LEARN_FASTER * learning_rate)
+        head, margin = moved_leaves(head, raw, margin, evidence, learning_rate=of_trees, prior=prior)
         rate = min(1.0, TERMS_LEARN_FASTER * learning_rate)
         head = moved_terms(head, raw, margin, evidence, learning_rate=rate, prior=prior)
     return CtrBlueprint(head, replace(level, shift=level.shift + offset), champion.variance)
@@ -189,14 +196,7 @@ def moved_leaves(
     `margin` (n,): the head's own of the rows, to begin with. Raises `ConfigError` for a rate outside (0, 1] and a
     prior that is not above 0.
     """
-    if not 0.0 < learning_rate <= 1.0:
-        raise ConfigError(
-            "a learning rate is above 0 and at most 1",
-            value=learning_rate,
-            remedy=f"{CLICK_LEARNING_RATE} is usual",
-        )
-    if not 0.0 < prior < np.inf:  # a leaf without an event would fall for ever
-        raise ConfigError("a prior is a number > 0", value=prior, remedy=f"{EVENTS_OF_PRIOR} is usual")
+    _check_pace(learning_rate, prior)
     if head.trees is None or head.scale == 0.0:
         return head, margin
     matrix, walker = encode(columns, head), TreeArrays(head.trees)
@@ -209,6 +209,17 @@ def moved_leaves(
         leaf += step / per_leaf
         margin = margin + step[reached]
     return replace(head, trees=replace(head.trees, leaf=array("d", leaf.tobytes()))), margin
+
+
+def _check_pace(learning_rate: float, prior: float) -> None:
+    if not 0.0 < learning_rate <= 1.0:
+        raise ConfigError(
+            "a learning rate is above 0 and at most 1",
+            value=learning_rate,
+            remedy=f"{CLICK_LEARNING_RATE} is usual",
+        )
+    if not 0.0 < prior < np.inf:  # a leaf without an event would fall for ever
+        raise ConfigError("a prior is a number > 0", value=prior, remedy=f"{EVENTS_OF_PRIOR} is usual")
 
 
 def moved_terms(

@@ -12,7 +12,7 @@ Graepel et al. (2010) keep. It is linear in lookups: a `Head` without trees. An 
 τ_f² is learnt by moments, E G² = H + H² τ_f², under a prior: all features together spread the log-odds by about 1, each
 alike, and any share of that may be none. Without it the estimate of few clicks is often 0, and the model then claims to
 know everything. Beside the effects there is what pairs of categories do beyond their sum, by the prior alone a quarter
-as much, less what its cells have shown. It is told as one number for all rows.
+as much, less what the model has found of it and what its cells have shown. It is told as one number for all rows.
 
 No scale is fitted to held-out clicks. One would follow from the clicks of each category beyond their expectation, but
 few clicks tell it less well than the prior does; whether the result is honest: benchmarks/pctr_uncertainty.py.
@@ -38,14 +38,20 @@ from bidml.fit.mixed_model import Group, MixedModel
 _SWEEPS: Final = 8
 _SPREAD: Final = 1.0  # the standard deviation of the log-odds by all features, before anything is known
 _OF_PAIRS: Final = 0.25  # the variance that pairs add, as a share of that
+_LEAST_OF_PAIRS: Final = 0.25  # of that, whatever was found
 _REWEIGHTINGS: Final = 4
 _LEAST: Final = 1e-3  # of the prior mean: what τ² is at least
 _MOST_ROWS: Final = 200_000  # that tell how often pairs are seen
 _NEGLIGIBLE: Final = 1e-4  # the variance of an effect that is left out
 
 
-def fit_variance(categories: Sequence[Categories], y: Doubles, weight: Doubles) -> Head:
-    """The head of the variance, from the rows' categories, their outcomes `y` (n,) in [0, 1] and their weights."""
+def fit_variance(
+    categories: Sequence[Categories], y: Doubles, weight: Doubles, *, of_found_pairs: float = 0.0
+) -> Head:
+    """The head of the variance, from the rows' categories, their outcomes `y` (n,) in [0, 1] and their weights.
+
+    `of_found_pairs`: how much the log-odds of rows vary by what the model knows of pairs.
+    """
     rate = float(np.average(y, weights=weight))
     groups = [Group(each.codes, each.n_codes) for each in categories]
     model = MixedModel(groups, intercept=float(np.log(rate) - np.log1p(-rate)), n_rows=len(y))
@@ -61,7 +67,7 @@ def fit_variance(categories: Sequence[Categories], y: Doubles, weight: Doubles) 
         if prior > _NEGLIGIBLE:
             v = effect_variances(prior, h)
             terms.append(Lookup(each.feature, each.keys, array("d", v[:-1].tobytes()), float(v[-1])))
-    of_all = 1.0 / float(information.sum()) + pair_variance(categories, information)
+    of_all = 1.0 / float(information.sum()) + pair_variance(categories, information, found=of_found_pairs)
     return Head((), None, tuple(terms), intercept=of_all)
 
 
@@ -87,8 +93,10 @@ def effect_variances(prior: float, information: Doubles) -> Doubles:
     return found
 
 
-def pair_variance(categories: Sequence[Categories], information: Doubles) -> float:
-    """What pairs of categories are expected to add to the error's variance, of the mean row."""
+def pair_variance(categories: Sequence[Categories], information: Doubles, *, found: float = 0.0) -> float:
+    """What pairs of categories are expected to add to the error's variance, of the mean row; `found` is known."""
+    expected = _OF_PAIRS * _SPREAD**2
+    expected = max(expected - found, _LEAST_OF_PAIRS * expected)
     pairs = list(combinations(categories, 2))
     step = -(-len(information) // _MOST_ROWS)
     h = information[::step]
@@ -96,7 +104,7 @@ def pair_variance(categories: Sequence[Categories], information: Doubles) -> flo
     for one, other in pairs:
         _, cell = np.unique(one.codes[::step] * other.n_codes + other.codes[::step], return_inverse=True)
         seen = step * np.bincount(cell, weights=h)
-        left += float(np.average(1.0 / (len(pairs) / (_OF_PAIRS * _SPREAD**2) + seen[cell]), weights=h))
+        left += float(np.average(1.0 / (len(pairs) / expected + seen[cell]), weights=h))
     return left
 
 

@@ -26,7 +26,7 @@ from bidml.blueprint import Head, LocationUnit, WinBlueprint
 from bidml.contract import FeatureSpec
 from bidml.errors import ConfigError
 from bidml.features import raw_columns
-from bidml.fit.binned_numbers import BinnedNumber, steps_as_trees
+from bidml.fit.binned_numbers import BinnedNumber, Steps, steps_as_trees
 from bidml.fit.censored import CensoredLikelihood
 from bidml.fit.encoding import Categories, OtherFolds
 from bidml.fit.linear_base import fit_linear_base
@@ -145,7 +145,8 @@ class LogisticWinRate(BaseEstimator):  # type: ignore[misc]
             slopes_differ=False,
             numbers=[(number.codes(columns[number.feature]), number.n_codes) for number in numbers],
         )
-        inputs, trees = steps_as_trees(numbers, base.number_weights)
+        steps = [Steps(number, w[None]) for number, w in zip(numbers, base.number_weights, strict=True)]
+        inputs, trees = steps_as_trees(steps)
         location = Head(inputs, trees, terms=base.terms, intercept=base.intercept)
         self.blueprint_ = WinBlueprint(
             location,

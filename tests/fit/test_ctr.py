@@ -194,7 +194,7 @@ def test_the_order_of_rows_says_nothing_when_there_is_time(train: pd.DataFrame) 
     """Shuffled rows with their timestamps: the same encodings, and a model as good."""
     log = train.assign(timestamp=np.arange(len(train)))
     shuffled = log.sample(frac=1.0, random_state=0)
-    one, two = fitted(log).to_blueprint().head, fitted(shuffled).to_blueprint().head
+    one, two = (fitted(rows, crosses=()).to_blueprint().head for rows in (log, shuffled))
     lookups = [{c.feature: c.lookup for c in head.columns if c.lookup is not None} for head in (one, two)]
     assert set(lookups[0]) == set(lookups[1]) >= {"app", "placement"}
     for name, lookup in lookups[0].items():
@@ -219,10 +219,12 @@ def test_fit_leaves_its_arguments_alone(train: pd.DataFrame) -> None:
 
 
 def test_presets_have_the_shape_they_promise(train: pd.DataFrame) -> None:
-    fast = fitted(train).booster_.trees_to_dataframe()
+    fast = fitted(train, crosses=()).booster_.trees_to_dataframe()
     assert fast["node_depth"].max() <= 6  # the root is 1: five splits
     assert fast["tree_index"].nunique() <= 300
-    large = fitted(train, preset="accuracy", parameters={"n_trees": 30}).booster_.trees_to_dataframe()
+    large = fitted(
+        train, crosses=(), preset="accuracy", parameters={"n_trees": 30}
+    ).booster_.trees_to_dataframe()
     leaves = large[large["split_feature"].isna()].groupby("tree_index").size()
     assert 32 < leaves.max() <= 63
 

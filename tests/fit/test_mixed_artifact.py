@@ -27,13 +27,14 @@ SPEC = FeatureSpec(
 N = 30_000
 
 
-def click_log(*, together: float = 0.0, pairs: float = 0.0) -> pd.DataFrame:
-    """Numbers and categories add up, but for what `together` the two numbers do, and `pairs` the categories."""
+def click_log(*, together: float = 0.0, pairs: float = 0.0, slopes: float = 0.0) -> pd.DataFrame:
+    """Numbers and categories add up, but for what `together` the two numbers do, `pairs` the categories and `slopes`
+    the slots with a number."""
     rng = np.random.default_rng(5)
     app, slot = rng.integers(0, 30, N), rng.integers(0, 8, N)
     depth, seen = rng.normal(size=N), rng.random(N)
     s = -3.0 + rng.normal(0.0, 0.4, 30)[app] + rng.normal(0.0, pairs, (30, 8))[app, slot] - 0.5 * depth
-    s += together * np.sign(depth) * np.sign(seen - 0.5)
+    s += together * np.sign(depth) * np.sign(seen - 0.5) + slopes * np.linspace(-1.0, 1.0, 8)[slot] * depth
     clicked = rng.random(N) < expit(s)
     depth[rng.random(N) < 0.1] = np.nan
     times = pd.Timestamp("2026-03-01", tz="UTC") + pd.to_timedelta(np.arange(N), "s")
@@ -47,12 +48,12 @@ def check_artifact(model: ClickModel, log: pd.DataFrame, tmp_path: Path) -> None
     assert blueprint.ctr is not None
     assert blueprint.ctr.head.trees is not None
     around = {
-        number.feature: [
-            number.edges,
-            np.nextafter(number.edges, -np.inf),
-            np.nextafter(number.edges, np.inf),
+        steps.number.feature: [
+            steps.number.edges,
+            np.nextafter(steps.number.edges, -np.inf),
+            np.nextafter(steps.number.edges, np.inf),
         ]
-        for number, _ in model.steps_
+        for steps in model.steps_
     }
     extreme = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e300, -1e300]
     rows = log[:2_000].copy()
@@ -70,17 +71,20 @@ def check_artifact(model: ClickModel, log: pd.DataFrame, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("together", "pairs", "has_trees"), [(0.0, 0.0, False), (0.7, 0.0, True), (0.0, 0.8, False)]
+    ("together", "pairs", "slopes", "has_trees"),
+    [(0.0, 0.0, 0.0, False), (0.7, 0.0, 0.0, True), (0.0, 0.8, 0.0, False), (0.0, 0.0, 0.5, False)],
 )
 def test_the_artifact_computes_what_the_model_predicts(
-    tmp_path: Path, together: float, pairs: float, has_trees: bool
+    tmp_path: Path, together: float, pairs: float, slopes: float, has_trees: bool
 ) -> None:
-    """Steps of numbers on and beside their edges, missing and infinite ones; crosses that were found; trees only where
-    what adds up does not do."""
-    log = click_log(together=together, pairs=pairs)
+    """Steps of numbers on and beside their edges, missing and infinite ones; crosses that were found; a category's own
+    steps; trees only where all that does not do."""
+    log = click_log(together=together, pairs=pairs, slopes=slopes)
     model = ClickModel(SPEC, n_jobs=1).fit(log, log["clicked"])
     assert (model.booster_.num_trees() > 0) == has_trees
-    assert list(model.found_crosses_) == ([("app", "slot")] if pairs else [])
+    wanted = [("app", "slot")] * bool(pairs) + [("slot", "depth")] * bool(slopes)
+    assert list(model.found_crosses_) == wanted
+    assert sum(steps.lookup is not None for steps in model.steps_) == bool(slopes)
     assert bool(model.steps_) == (not together)  # numbers that go together are left to the trees
     assert any(isinstance(term, CrossLookup) for term in model.terms_) == bool(pairs)
     check_artifact(model, log, tmp_path)
