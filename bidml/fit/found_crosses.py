@@ -33,7 +33,7 @@ from bidml.fit.crew import Crew, total
 from bidml.fit.crosses import Pair
 from bidml.fit.encoding import Categories, Doubles, Indices
 
-LEAST_Z: Final = 3.0
+LEAST_Z: Final = 2.0
 """Standard errors that a pair must be off by: it is the best of some hundred."""
 
 LEAST_Z_OF_SLOPES: Final = 3.5

@@ -222,7 +222,7 @@ def _group(part: Categories | _Bins | Slopes, rows: Rows, crew: Crew) -> Group:
         return Group(codes, n_codes, crew=crew, sides=part.cells, rank=_RANK_OF_SLOPES, beyond=False)
     if isinstance(part, CrossedCategories):
         return Group(codes, n_codes, crew=crew, sides=part.cells, rank=_RANK_OF_PAIRS)
-    return Group(codes, n_codes, crew=crew)
+    return Group(codes, n_codes, crew=crew, is_ordered=isinstance(part, _Bins))
 
 
 def _periods(time: npt.NDArray[Any], crew: Crew) -> Iterator[tuple[Rows, Rows]]:

@@ -11,8 +11,9 @@ of all three, and the noise is learnt thrice. EFFECTIVE is MacKay's fixed point 
 1/κ = Σ w² / γ with γ = Σ H/(H + κ), the parameters that the data determine. With a diagonal H that shrinks rather too
 much than too little; two parameters of variance 0.005 are assumed seen, so that no feature is put out for ever.
 
-A group of cells, of one feature by another, may have a mean of low rank (`fit.low_rank`): w ~ N(u · v, 1/κ), or u · v
-and nothing beyond. With w integrated out, what the cell says of its mean counts κ / (H + κ) times.
+Bins in order are a random walk instead (`fit.random_walk`). A group of cells, of one feature by another, may have a
+mean of low rank (`fit.low_rank`): w ~ N(u · v, 1/κ), or u · v and nothing beyond. With w integrated out, what the cell
+says of its mean counts κ / (H + κ) times.
 
 A group may have one covariate per category, z_f(c), standardised here: μ = γ z, with γ ~ N(0, ¼) fitted by generalised
 least squares of the raw effects. A category with few rows then shrinks to what its covariate predicts, not to 0.
@@ -31,6 +32,7 @@ from bidml.fit.crew import ALONE, Crew
 from bidml.fit.encoding import MIN_SHRINKAGE, Indices, Visibility, empirical_shrinkage
 from bidml.fit.low_rank import LowRank, Sides
 from bidml.fit.observations import Doubles
+from bidml.fit.random_walk import RandomWalk
 
 _LARGEST_STEP: Final = 2.0
 _PRECISION_OF_GAMMA: Final = 4.0
@@ -52,7 +54,7 @@ class Prior(StrEnum):
 class Group:
     """One feature: `codes` (n,) in [0, n_codes). `empirical`: κ is fitted. `covariate`: (n_codes,), or None.
     `crew`: with whom the rows are shared. `sides`: the codes below len(sides) are cells whose mean has rank `rank`;
-    without `beyond` that is all they have."""
+    without `beyond` that is all they have. `is_ordered`: all but the last lie in order."""
 
     codes: Indices
     n_codes: int
@@ -62,6 +64,7 @@ class Group:
     sides: Sides | None = None
     rank: int = 0
     beyond: bool = True
+    is_ordered: bool = False
 
     def sums(self, quantity: Doubles) -> Doubles:
         """Σ over the rows of each code, on all ranks, (n_codes,)."""
@@ -106,11 +109,14 @@ class MixedModel:
             None if g.sides is None else LowRank(g.sides, g.rank, variance=_VARIANCE_AT_FIRST * unit**2)
             for g in groups
         ]
+        variances = {"at_first": _VARIANCE_AT_FIRST * unit**2, "assumed": _VARIANCE_ASSUMED * unit**2}
+        self._walks = [RandomWalk(g.n_codes - 1, **variances) if g.is_ordered else None for g in groups]
         if start is not None:
             n = len(start.groups)
             self.intercept, self.shrinkage[:n] = start.intercept, start.shrinkage
             self.weights[:n] = [weights.copy() for weights in start.weights]
             self._prior[:n] = [prior.copy() for prior in start._prior]
+            self._walks[:n] = [None if walk is None else walk.copy() for walk in start._walks]
             self._low_rank[:n] = [None if low is None else low.copy() for low in start._low_rank]
             self.total = self.of([group.codes for group in self.groups])
 
@@ -127,14 +133,18 @@ class MixedModel:
                 known = kappa / (h + kappa) if group.beyond else np.ones(group.n_codes)
                 cells = slice(0, low_rank.n_cells)
                 prior[cells] = low_rank.draw((score * known)[cells], (h * known)[cells])
-            wanted = (score + kappa * prior) / (h + kappa) if group.beyond else prior
+            walk = self._walks[i]
+            if walk is not None:
+                wanted = walk.mode(score, h)
+            else:
+                wanted = (score + kappa * prior) / (h + kappa) if group.beyond else prior
             largest = _LARGEST_STEP * self._unit
             step = np.clip(wanted - self.weights[i], -largest, largest)
             self.weights[i] += step
             self.total += step[group.codes]
             if not group.beyond:
                 continue
-            if group.empirical and self._rule is Prior.EFFECTIVE:
+            if group.empirical and self._rule is Prior.EFFECTIVE and walk is None:
                 self._fit_effective(i, h)
             seen = self._seen[i]  # the prior has no common part: it belongs to b
             common = float((self.weights[i] - prior)[seen].mean())

@@ -51,7 +51,7 @@ from bidml.fit.win_rate import check_teachable, taught
 
 CLICK_LEARNING_RATE: Final = 0.05
 TERMS_LEARN_FASTER: Final = 6.0  # than a tree: there are few, and hundreds of trees
-STEPS_LEARN_FASTER: Final = 2.0  # the trees of a model of few
+STEPS_LEARN_FASTER: Final = 3.0  # the trees of a model of few
 FEW_TREES: Final = 60
 WIN_LEARNING_RATE: Final = 0.1
 EVENTS_OF_PRIOR: Final = 30.0

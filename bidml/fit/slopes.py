@@ -46,7 +46,7 @@ class Slopes:
     @cached_property
     def cells(self) -> Sides:
         first, second = np.divmod(np.arange(self.n_codes), self.number.n_codes)
-        return Sides(first, second, self.category.n_codes, self.number.n_codes)
+        return Sides(first, second, self.category.n_codes, self.number.n_codes, likeness(self.number))
 
     def steps(self, weights: Doubles) -> Steps:
         """As they are served; `weights` (n_codes,)."""
@@ -58,6 +58,15 @@ class Slopes:
         keys = self.category.keys
         lookup = Lookup(self.category.feature, keys, array("d", served[:-1].tobytes()), float(served[-1]))
         return Steps(self.number, rows, lookup)
+
+
+def likeness(number: BinnedNumber) -> Doubles:
+    """The inverse of how alike bins are, (n_codes, n_codes): C = exp(−|i − j| / ℓ) with ℓ half of the line; what is
+    missing is like none."""
+    at = np.arange(number.n_codes - 1)
+    alike = np.eye(number.n_codes)
+    alike[:-1, :-1] = np.exp(-np.abs(at[:, None] - at) / (0.5 * number.n_codes))
+    return np.asarray(np.linalg.inv(alike), dtype=np.float64)
 
 
 def levels(weights: Doubles, counts: Doubles) -> tuple[Indices, Doubles]:

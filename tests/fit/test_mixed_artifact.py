@@ -72,7 +72,7 @@ def check_artifact(model: ClickModel, log: pd.DataFrame, tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("together", "pairs", "slopes", "has_trees"),
-    [(0.0, 0.0, 0.0, False), (0.7, 0.0, 0.0, True), (0.0, 0.8, 0.0, False), (0.0, 0.0, 0.5, False)],
+    [(0.0, 0.0, 0.0, False), (1.2, 0.0, 0.0, True), (0.0, 0.8, 0.0, False), (0.0, 0.0, 0.5, False)],
 )
 def test_the_artifact_computes_what_the_model_predicts(
     tmp_path: Path, together: float, pairs: float, slopes: float, has_trees: bool

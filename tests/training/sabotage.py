@@ -14,6 +14,8 @@ from zoo import TRAIN_ROWS, Zoo, artifact
 
 from bidml.blueprint import Blueprint, Calibration, Column, Head, Lookup, Trees
 from bidml.contract import AuctionType
+from bidml.features import TreeArrays, encode
+from bidml.self_check import self_check_of
 
 Sabotage = Callable[[Zoo, Blueprint], "Blueprint | bytes"]
 
@@ -182,13 +184,18 @@ def _nan_leaf(zoo: Zoo, b: Blueprint) -> bytes:
 
 
 def _flipped_bit(zoo: Zoo, b: Blueprint) -> bytes:
-    """The sign of the largest leaf of the finished file: the certificate sees it where the file's own rows reach it.
+    """The sign of the largest leaf that the finished file's own rows reach: what the certificate sees.
 
     The digests of stage, manifest and publication see every bit; the gate is not told them.
     """
     assert b.ctr is not None
     assert b.ctr.head.trees is not None
-    x = max(b.ctr.head.trees.leaf, key=abs)
+    rows = {
+        name: np.array(cells, dtype=object if isinstance(cells, tuple) else np.float64)
+        for name, cells in self_check_of(b, {}).columns.items()
+    }
+    reached = TreeArrays(b.ctr.head.trees).leaves(encode(rows, b.ctr.head), slice(None))
+    x = max((b.ctr.head.trees.leaf[i] for i in np.unique(reached)), key=abs)
     return artifact(b).replace(array("d", [x]).tobytes(), array("d", [-x]).tobytes())
 
 
