@@ -4,11 +4,12 @@
 
 Logs: KDD Cup 2012, Open Bandit, iPinYou (../shared/data) and simulated ones with known pctr (1 M rows at 1 % and
 0.1 %); the last quarter is the test, in time where there is time. Every contender is tuned on the training part alone.
-Differences of log loss are paired, row by row, with a 95 % interval; `excess` is the log loss over that of the true
-pctr, both in expectation over clicks, relative to the latter. `utility` is the expected surplus of bidding
-pctr · value truthfully in second-price auctions whose price is log-normal around the base rate's value, in % of bidding
-with the true pctr. Beside the contenders stands a fit that is told the simulator's formula (`informed_clicks.py`): what
-these clicks can teach. Times are of a shared machine: compare them within a run.
+Differences of log loss are paired, row by row, with a 95 % interval, for each seed and for all seeds of a log;
+`excess` is the log loss over that of the true pctr, both in expectation over clicks, relative to the latter. `utility`
+is the expected surplus of bidding pctr · value truthfully in second-price auctions whose price is log-normal around
+the base rate's value, in % of bidding with the true pctr. Beside the contenders stands a fit that is told the
+simulator's formula (`informed_clicks.py`): what these clicks can teach. Times are of a shared machine: compare them
+within a run.
 """
 
 from __future__ import annotations
@@ -113,13 +114,45 @@ def run_log(log: ClickLog, only: list[str]) -> list[dict[str, Any]]:
         for row in rows:
             if row["contender"] in OURS:
                 row["best_peer"] = best
-                row["against_best_peer"] = paired(y, scores[row["contender"]], scores[best])
-                low, high = row["against_best_peer"][1:]
-                verdict = "ahead" if high < 0 else "behind" if low > 0 else "equal"
-                print(
-                    f"    {row['contender']} is {verdict} of/to {best} in log loss [{low:+.2e}, {high:+.2e}]"
-                )
+                row["against"] = {
+                    peer["contender"]: paired(y, scores[row["contender"]], scores[peer["contender"]])
+                    for peer in peers
+                }
+                print(f"    {_verdict(row['contender'], best, row['against'][best])}")
     return rows
+
+
+def _verdict(one: str, other: str, difference: tuple[float, float, float]) -> str:
+    low, high = difference[1:]
+    verdict = "ahead of" if high < 0 else "behind" if low > 0 else "equal to"
+    return f"{one} is {verdict} {other} in log loss [{low:+.2e}, {high:+.2e}]"
+
+
+def pooled(rows: list[dict[str, Any]]) -> list[str]:
+    """Over the seeds of a log, where there are several: means, and each of ours against the peer that is best in the
+    mean."""
+    lines = []
+    for log in dict.fromkeys(row["log"] for row in rows):
+        of_log = [row for row in rows if row["log"] == log and "log_loss" in row]
+        names = list(dict.fromkeys(row["contender"] for row in of_log))
+        by_name = {name: [row for row in of_log if row["contender"] == name] for name in names}
+        n_seeds = max((len(found) for found in by_name.values()), default=0)
+        if n_seeds < 2:
+            continue
+        loss = {name: float(np.mean([row["log_loss"] for row in found])) for name, found in by_name.items()}
+        for name, found in by_name.items():
+            line = f"{log}, mean of {len(found)}  {name:34s}  log loss {loss[name]:.6f}"
+            if "excess" in found[0]:
+                line += f"  excess {np.mean([row['excess'] for row in found]):.2%}"
+            lines.append(line)
+        peers = [name for name in names if name in PEERS and len(by_name[name]) == n_seeds]
+        best = min(peers, key=loss.__getitem__, default=None)
+        for name in names:
+            if best is not None and name in OURS:
+                each = np.array([row["against"][best] for row in by_name[name]])
+                mean, half = each[:, 0].mean(), np.sqrt(((each[:, 2] - each[:, 0]) ** 2).sum()) / len(each)
+                lines.append(f"    {_verdict(name, best, (mean, mean - half, mean + half))}")
+    return lines
 
 
 def _worst_segment(log: ClickLog, y: Any, p: Any) -> dict[str, Any] | None:
@@ -208,6 +241,7 @@ def main() -> None:
         if arguments.json:
             document = {"machine": measure.machine(PACKAGES), "quick": arguments.quick, "rows": rows}
             arguments.json.write_text(json.dumps(document, indent=1, default=float) + "\n")
+    print("\n".join(pooled(rows)))
     for row in rows:
         if "note" in row:
             print(f"{row['log']}: {row['contender']} {row['note']}")
