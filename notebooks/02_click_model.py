@@ -45,7 +45,8 @@ print(
 #
 # ## Fit
 #
-# One estimator does encoding (in time order: no row sees its own click), trees, and calibration.
+# One estimator does encoding (in time order: no row sees its own click), weights of categories and numbers, trees where
+# they pay, and calibration. It also looks for what goes together: two categories, or a category and a number.
 
 # %%
 model = ClickModel(sim.spec, parents={"tag_id": "app_bundle"}, random_state=0, n_jobs=2)
@@ -64,6 +65,8 @@ scores = pd.DataFrame(
     }
 ).T
 print(scores.round(4).to_string())
+for (one, other), z in model.found_crosses_.items():
+    print(f"\n{one} and {other} go together: {z:.1f} standard errors")
 print(f"\npredicted / observed: {ratio.value:.3f}, 95 % interval [{ratio.low:.3f}, {ratio.high:.3f}]")
 assert scores.loc["truth", "normalized entropy"] < scores.loc["model", "normalized entropy"] < 1.0
 

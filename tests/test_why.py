@@ -48,7 +48,9 @@ def test_parts_add_up_to_margin_value_and_median(scorer, auctions):
         assert why.market.margin == pytest.approx(explained.location_margin, abs=1e-9)
         assert why.market.total_cpm == pytest.approx(math.exp(explained.win_location), rel=1e-9)
         for parts in (why.value, why.market):
-            named = {name for part in parts.parts for name in part.feature.split("*")}  # a cross has both names
+            named = {
+                name for part in parts.parts for name in part.feature.split("*")
+            }  # a cross has both names
             assert named <= set(explained.features)
             money = [abs(part.money_cpm) for part in parts.parts]
             assert money == sorted(money, reverse=True)

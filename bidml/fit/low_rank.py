@@ -68,7 +68,8 @@ class LowRank:
 
     def copy(self) -> Self:
         """One that goes on from here without this one."""
-        return deepcopy(self, {id(self._sides): self._sides})
+        sides = self._sides
+        return deepcopy(self, {id(each): each for each in (sides, sides.first, sides.second, sides.likeness)})
 
     def draw(self, score: Doubles, information: Doubles) -> Doubles:
         """The posterior mean of the effects, (n_cells,), by what their likelihood says: −½ H μ² + score · μ, (n_cells,)
