@@ -57,7 +57,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     parents: category → the category it belongs to (placement → app): where little is known of it, it is as that.
     crosses: pairs of categories that also count together (app and slot), in the linear base and for the trees, as what
         they do beyond each by itself; a pair that is rare or unseen is as the two. "auto": those that the clicks ask
-        for (`fit.found_crosses`), at most three, in a mixed base alone.
+        for (`fit.found_crosses`), at most three, and at most three of a category and a number, in a mixed base alone.
     negative_sampling_rate: the share of unclicked impressions that were kept in `X`, in (0, 1]; predictions are for
         all impressions, by ln(rate) in log-odds, exactly.
     held_out_share: the last rows in time, for stopping, calibration and `held_out_`; without time, random rows.
@@ -70,8 +70,8 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Attributes
     ----------
-    booster_, columns_, steps_ (numbers of the linear base), intercept_, terms_ (lookups: linear base, then segments),
-        calibration_: the model.
+    booster_, columns_, steps_ (of numbers, `binned_numbers.Steps`), intercept_, terms_ (lookups: linear base, then
+        segments), calibration_: the model.
     found_crosses_: pair → by how many standard errors it was asked for, of crosses="auto".
     variance_: the head of its error's variance, or None.
     held_out_: `n_rows`, `events`, and of the calibrated model `log_loss`, `normalized_entropy`, `auc` on the held-out
