@@ -4,7 +4,7 @@
 
 Logs: KDD Cup 2012, Open Bandit, iPinYou (../shared/data) and simulated ones with known pctr (1 M rows at 1 % and
 0.1 %); the last quarter is the test, in time where there is time. Every contender is tuned on the training part alone.
-Differences of log loss are paired, row by row, with a 95 % interval, for each seed and for all seeds of a log;
+Differences of log loss are paired, row by row, with a 95 % interval, for each seed and for all of a simulated log;
 `excess` is the log loss over that of the true pctr, both in expectation over clicks, relative to the latter. `utility`
 is the expected surplus of bidding pctr · value truthfully in second-price auctions whose price is log-normal around
 the base rate's value, in % of bidding with the true pctr. Beside the contenders stands a fit that is told the
@@ -66,6 +66,7 @@ def evaluate(log: ClickLog, log_odds: npt.NDArray[np.float64]) -> dict[str, Any]
         least = metrics.log_loss(truth, truth)
         found["excess"] = metrics.log_loss_from_log_odds(truth, log_odds) / least - 1.0
         found["true_ratio"] = float(p.sum() / truth.sum())
+        found["worst_segment_by_truth"] = _worst_segment(log, truth, p)
         found["utility"] = _utility(p, truth) / _utility(truth, truth)
     return found
 
@@ -129,11 +130,11 @@ def _verdict(one: str, other: str, difference: tuple[float, float, float]) -> st
 
 
 def pooled(rows: list[dict[str, Any]]) -> list[str]:
-    """Over the seeds of a log, where there are several: means, and each of ours against the peer that is best in the
-    mean."""
+    """Over the seeds of a simulated log, which are worlds of their own (splits of a real one share rows): means, and
+    each of ours against the peer that is best in the mean."""
     lines = []
     for log in dict.fromkeys(row["log"] for row in rows):
-        of_log = [row for row in rows if row["log"] == log and "log_loss" in row]
+        of_log = [row for row in rows if row["log"] == log and "excess" in row]
         names = list(dict.fromkeys(row["contender"] for row in of_log))
         by_name = {name: [row for row in of_log if row["contender"] == name] for name in names}
         n_seeds = max((len(found) for found in by_name.values()), default=0)
@@ -141,10 +142,10 @@ def pooled(rows: list[dict[str, Any]]) -> list[str]:
             continue
         loss = {name: float(np.mean([row["log_loss"] for row in found])) for name, found in by_name.items()}
         for name, found in by_name.items():
-            line = f"{log}, mean of {len(found)}  {name:34s}  log loss {loss[name]:.6f}"
-            if "excess" in found[0]:
-                line += f"  excess {np.mean([row['excess'] for row in found]):.2%}"
-            lines.append(line)
+            excess = np.mean([row["excess"] for row in found])
+            lines.append(
+                f"{log}, mean of {len(found)}  {name:34s}  log loss {loss[name]:.6f}  excess {excess:.2%}"
+            )
         peers = [name for name in names if name in PEERS and len(by_name[name]) == n_seeds]
         best = min(peers, key=loss.__getitem__, default=None)
         for name in names:
@@ -156,7 +157,7 @@ def pooled(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _worst_segment(log: ClickLog, y: Any, p: Any) -> dict[str, Any] | None:
-    """The segment of 200 clicks or more whose ratio is farthest from 1."""
+    """The segment of 200 clicks or more, `y` or expected ones, whose ratio is farthest from 1."""
     worst: dict[str, Any] | None = None
     for name in log.segments:
         table = metrics.calibration_by_segment(y, p, log.test[name].astype(str))
@@ -205,9 +206,14 @@ def _line(row: dict[str, Any]) -> str:
         f"ratio {row['calibration_ratio']:.3f}",
     ]
     if "excess" in row:
-        parts += [f"excess {row['excess']:.2%}", f"utility {row['utility']:.2%}"]
-    if row["worst_segment"]:
-        parts.append(f"worst {row['worst_segment']['segment']} {row['worst_segment']['ratio']:.3f}")
+        parts += [
+            f"excess {row['excess']:.2%}",
+            f"true ratio {row['true_ratio']:.3f}",
+            f"utility {row['utility']:.2%}",
+        ]
+    for key, name in (("worst_segment", "worst"), ("worst_segment_by_truth", "worst by truth")):
+        if row.get(key):
+            parts.append(f"{name} {row[key]['segment']} {row[key]['ratio']:.3f}")
     parts.append(f"{row['fit_seconds']:.1f} s")
     if "row_us" in row:
         parts.append(f"{row['row_us']:.2f} µs/row")
