@@ -2,7 +2,7 @@
 
 Let r be the residuals of the model and v their variances. If the pair (a, b) has an effect of its own, of variance τ²,
 then E r_i r_j = v_i v_j τ² for two rows of one cell. So T = Σ_cells (Σr)² − Σv is the score of τ² at 0, with the
-standard deviation √Σ(V + 2V²), V = Σv of a cell, where events are rare (Lin 1997, variance components by score tests).
+variance Σ(V + 2V²), V = Σv of a cell, where events are rare (Lin 1997, variance components by score tests).
 No model is fitted to any pair: one costs a few sums over the rows.
 
 What the model has not learnt of a or of b alone goes together by pair, too. What cells that share only a side have in
@@ -13,9 +13,10 @@ without.
 A category and a number: what goes together is seldom each bin by itself, but a slope that each category has of its
 own (older people like one campaign, younger ones another), or a bend. With v the bins' place from the lowest to the
 highest, or its square, centred in each category so that what the category alone does drops out, the slopes' scores are
-G = Σ v r, less what all categories have in common, and T = Σ G² − Σ v² V as above. Where there are ten campaigns, T is
-far from normal; as a multiple of χ² with as many degrees of freedom as give its variance it has a normal cube root
-(Wilson & Hilferty 1931).
+G = Σ v r, less what all categories have in common, and T = Σ G² − Σ v² V as above.
+
+Where there are a dozen cells or ten campaigns, T is far from normal. As a multiple of χ² with as many degrees of freedom
+as give its variance, T + ΣV has a normal cube root (Wilson & Hilferty 1931); standard errors are its own.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from bidml.fit.crew import Crew, total
 from bidml.fit.crosses import Pair
 from bidml.fit.encoding import Categories, Doubles, Indices
 
-LEAST_Z: Final = 2.0
+LEAST_Z: Final = 2.5
 """Standard errors that a pair must be off by: it is the best of some hundred."""
 
 LEAST_Z_OF_SLOPES: Final = 3.5
@@ -149,19 +150,25 @@ def _slopes(g: Doubles, h: Doubles, variance: Doubles, kurtosis: float) -> float
         if not noise.sum() > (1.0 - _NESTED) * information.sum() * variance.sum() / h.sum():
             continue  # there is one category
         of_t = kurtosis * float((variance * centred**4).sum()) + 2.0 * float((noise**2).sum())
-        freedom = 2.0 * float(noise.sum()) ** 2 / of_t
-        root = (float((score**2).sum()) / float(noise.sum())) ** (1.0 / 3.0)
-        most = max(most, (root - 1.0) * sqrt(4.5 * freedom) + sqrt(2.0 / (9.0 * freedom)))
+        most = max(most, _standard_normal(float((score**2).sum()), float(noise.sum()), of_t))
     return most
+
+
+def _standard_normal(squares: float, expected: float, variance: float) -> float:
+    """How many standard errors a sum of squares is above what is expected: as a multiple of χ² (Wilson & Hilferty)."""
+    freedom = 2.0 * expected**2 / variance
+    root = max(squares / expected, 0.0) ** (1.0 / 3.0)
+    return (root - 1.0) * sqrt(4.5 * freedom) + sqrt(2.0 / (9.0 * freedom))
 
 
 @dataclass(frozen=True, slots=True)
 class _Moments:
-    """Of some cells: T; Σ (Σ w v)², what τ² makes of it; the standard deviation of T without any effect."""
+    """Of some cells: T; Σ (Σ w v)², what τ² makes of it; without any effect, the mean of Σ (Σ r)² and the variance."""
 
     score: float
     squares: float
-    sd: float
+    expected: float
+    variance: float
 
 
 class _Residuals:
@@ -194,7 +201,8 @@ class _Residuals:
         return _Moments(
             float((in_cells**2 - variance).sum()),
             float((information**2).sum()),
-            sqrt(self._fourth + 2.0 * float((variance**2).sum())),
+            float(variance.sum()),
+            self._fourth + 2.0 * float((variance**2).sum()),
         )
 
 
@@ -204,4 +212,5 @@ def _standard_errors(together: _Moments, one: _Moments, other: _Moments) -> floa
         return -inf
     effect = together.score / together.squares
     of_sides = sum((side.score - together.score) / (side.squares - together.squares) for side in (one, other))
-    return min(effect, effect - of_sides) * together.squares / together.sd
+    score = min(effect, effect - of_sides) * together.squares
+    return _standard_normal(together.expected + score, together.expected, together.variance)

@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, logit
+from scipy.stats import chi2, norm
 
 from bidml.features import looked_up
 from bidml.fit.binned_numbers import BinnedNumber
 from bidml.fit.crosses import CrossedCategories, Pair, cross_categories
 from bidml.fit.encoding import Categories
-from bidml.fit.found_crosses import LEAST_Z, strongest_pair, strongest_slopes
+from bidml.fit.found_crosses import LEAST_Z, _standard_normal, strongest_pair, strongest_slopes
 from bidml.fit.mixed_base import fit_mixed_base
 from bidml.metrics import log_loss_from_log_odds
 
@@ -125,10 +126,20 @@ def test_the_score_is_that_of_its_formula() -> None:
     y = np.array([1.0, 0.0, 0.0, 1.0] * 50)
     found = strongest_pair([one, other], y, np.full(200, 0.5))
     cells, variance = 4, 50 * 0.25
-    score = cells * (25.0**2 - variance)
     noise = 200 * 0.25 + 2 * cells * variance**2
-    assert found == (("one", "other"), pytest.approx(score / np.sqrt(noise)))
+    freedom = 2.0 * (cells * variance) ** 2 / noise
+    root = (cells * 25.0**2 / (cells * variance)) ** (1.0 / 3.0)
+    z = (root - 1.0 + 2.0 / (9.0 * freedom)) / np.sqrt(2.0 / (9.0 * freedom))
+    assert found == (("one", "other"), pytest.approx(z))
     assert found[1] > LEAST_Z
+
+
+@pytest.mark.parametrize("freedom", [3.0, 10.0, 200.0])
+@pytest.mark.parametrize("times", [0.5, 1.0, 1.5, 2.5])
+def test_a_sum_of_squares_is_as_unlikely_as_its_standard_errors_say(freedom: float, times: float) -> None:
+    """Against SciPy's χ²: of 10 degrees, two and a half times the mean are 2.6 standard errors, not 3.4."""
+    exact = norm.isf(chi2(freedom).sf(times * freedom))
+    assert _standard_normal(times, 1.0, 2.0 / freedom) == pytest.approx(exact, abs=0.04, rel=0.01)
 
 
 def test_no_pair_is_none() -> None:
