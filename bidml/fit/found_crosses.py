@@ -15,8 +15,8 @@ own (older people like one campaign, younger ones another), or a bend. With v th
 highest, or its square, centred in each category so that what the category alone does drops out, the slopes' scores are
 G = Σ v r, less what all categories have in common, and T = Σ G² − Σ v² V as above.
 
-Where there are a dozen cells or ten campaigns, T is far from normal. As a multiple of χ² with as many degrees of freedom
-as give its variance, T + ΣV has a normal cube root (Wilson & Hilferty 1931); standard errors are its own.
+Where there are a dozen cells or ten campaigns, T is far from normal. As a multiple of χ² with as many degrees of
+freedom as give its variance, T + ΣV has a normal cube root (Wilson & Hilferty 1931); standard errors are its own.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def _slopes(g: Doubles, h: Doubles, variance: Doubles, kurtosis: float) -> float
 def _standard_normal(squares: float, expected: float, variance: float) -> float:
     """How many standard errors a sum of squares is above what is expected: as a multiple of χ² (Wilson & Hilferty)."""
     freedom = 2.0 * expected**2 / variance
-    root = max(squares / expected, 0.0) ** (1.0 / 3.0)
+    root = float(np.cbrt(max(squares / expected, 0.0)))
     return (root - 1.0) * sqrt(4.5 * freedom) + sqrt(2.0 / (9.0 * freedom))
 
 
