@@ -30,15 +30,16 @@ class Base:
     """`intercept`, `terms` and `steps` of numbers are served; `margin` (n_rows,) are the log-odds of
     training rows, out of sample.
 
-    `at_end` (n_rows,): log-odds of training rows as if of the end of the log, right in the mean; where the base can
-    tell. `found`: crosses that were asked for.
+    `afterwards` (n_rows,): log-odds of training rows by what is served, right in the mean of the log, where the base
+    can tell. `late`: what is to be added at the log's end. `found`: crosses that were asked for.
     """
 
     intercept: float
     terms: tuple[Lookup | CrossLookup, ...]
     margin: Doubles
     steps: tuple[Steps, ...] = ()
-    at_end: Doubles | None = None
+    afterwards: Doubles | None = None
+    late: float = 0.0
     found: Mapping[Pair, float] = field(default_factory=dict)
 
 
@@ -85,8 +86,7 @@ def fit_bases(
     )
     bases = []
     for scores, served in ((mixed.whole, mixed.steps), (mixed.of_terms, ())):
-        at_end = scores.afterwards
-        if time is not None:
-            at_end = at_end + late_level(at_end, y, time, weight=weight, crew=crew)
-        bases.append(Base(scores.intercept, mixed.terms, scores.beforehand, served, at_end, mixed.found))
+        known = scores.afterwards
+        late = 0.0 if time is None else late_level(known, y, time, weight=weight, crew=crew)
+        bases.append(Base(scores.intercept, mixed.terms, scores.beforehand, served, known, late, mixed.found))
     return Bases(tuple(bases[: 2 if numbers else 1]), _LEAST_GAIN)

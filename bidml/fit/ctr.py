@@ -295,9 +295,10 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             rate if time is None else None,
             crew,
         )
-        if base.at_end is not None:
+        if base.afterwards is not None:
             trees = log_odds_of(boosted.final, inputs.training, n_jobs=self.n_jobs)
-            self._level_by_all_rows(raw, base.margin + trees, base.at_end, weight, crew)
+            rate = mean(crew, expit(base.afterwards + base.late), weight)
+            self._level_by_all_rows(raw, base.afterwards + trees, rate, weight, crew)
         self.variance_ = None
         if self.uncertainty:
             self.variance_ = fit_variance(
@@ -360,9 +361,9 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.calibration_ = replace(found, shift=found.shift + log(self.negative_sampling_rate))
 
     def _level_by_all_rows(
-        self, raw: RawColumns, margin: Doubles, at_end: Doubles, weight: Doubles | None, crew: Crew
+        self, raw: RawColumns, margin: Doubles, rate: float, weight: Doubles | None, crew: Crew
     ) -> None:
-        """Moves the map so that the model that will serve, with all rows' `margin` (n,), has the mean of `at_end` (n,).
+        """Moves the map so that the model that will serve, with all rows' `margin` (n,), has the mean `rate`.
 
         The held-out clicks tell what the stopped model was off by, which the final one has learnt from them already;
         and they are few.
@@ -371,9 +372,7 @@ class ClickModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return
         for term in self.terms_[len(self.terms_) - len(self.segments) :]:
             margin = margin + looked_up(term, raw)
-        found = at_rate(
-            self.calibration_, margin, mean(crew, expit(at_end), weight), sample_weight=weight, crew=crew
-        )
+        found = at_rate(self.calibration_, margin, rate, sample_weight=weight, crew=crew)
         self.calibration_ = replace(found, shift=found.shift + log(self.negative_sampling_rate))
 
     def _margin(self, raw: RawColumns) -> Doubles:
