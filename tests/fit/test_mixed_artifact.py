@@ -13,7 +13,7 @@ from bidml.blueprint import Blueprint, CrossLookup
 from bidml.contract import Feature, FeatureKind, FeatureSpec
 from bidml.export import write_artifact
 from bidml.features import raw_columns
-from bidml.fit import ClickModel, boosting
+from bidml.fit import ClickModel, bases, boosting
 from bidml.score import Scorer
 
 SPEC = FeatureSpec(
@@ -103,6 +103,17 @@ def test_trees_and_steps_of_one_number_are_one_column(
     head = model.to_blueprint().head
     assert sorted(column.feature for column in head.columns if column.lookup is None) == ["depth", "seen"]
     check_artifact(model, log, tmp_path)
+
+
+@pytest.mark.parametrize("options", [{}, {"pairs": 0.8}, {"slopes": 0.5}])
+def test_what_is_served_has_the_rate_of_the_log(
+    options: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing moves. Set on the scores beforehand, which are less spread, it was up to a seventh above."""
+    monkeypatch.setattr(bases, "late_level", lambda *args, **kwargs: 0.0)
+    log = click_log(**options)[:6_000]
+    p = ClickModel(SPEC, n_jobs=1).fit(log, log["clicked"]).predict_proba(log)[:, 1]
+    assert p.mean() == pytest.approx(log["clicked"].mean(), rel=1e-3)
 
 
 def test_ten_events_are_no_judges_of_trees(monkeypatch: pytest.MonkeyPatch) -> None:
