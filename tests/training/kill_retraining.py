@@ -29,12 +29,12 @@ def main(config: str, window: str, out: str, kills: int, seed: int) -> None:
     rng = random.Random(seed)
     struck = 0
     reached: set[str] = set()
-    for _ in range(kills):
+    for i in range(kills):
         child = os.fork()  # before any thread of a fit exists
         if child == 0:
             run(config, window, out)
             os._exit(0)
-        time.sleep(rng.expovariate(1.0))
+        time.sleep(rng.expovariate(1.0) * 2.0 * (i + 1) / (kills + 1))
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         struck += os.WIFSIGNALED(status)
