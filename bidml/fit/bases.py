@@ -27,8 +27,8 @@ _LEAST_GAIN: Final = 1.0  # over a mixed base, which knows all but what goes tog
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Base:
-    """`intercept`, `terms` and `steps` of numbers are served; `margin` (n_rows,) are the log-odds of
-    training rows, out of sample.
+    """`intercept`, `terms` and `steps` of numbers are served; `margin` (n_rows,) are the log-odds of training rows, out
+    of sample.
 
     `afterwards` (n_rows,): log-odds of training rows by what is served, right in the mean of the log, where the base
     can tell. `late`: what is to be added at the log's end. `found`: crosses that were asked for.

@@ -45,6 +45,7 @@ class Slopes:
 
     @cached_property
     def cells(self) -> Sides:
+        """Where they lie."""
         first, second = np.divmod(np.arange(self.n_codes), self.number.n_codes)
         return Sides(first, second, self.category.n_codes, self.number.n_codes, likeness(self.number))
 

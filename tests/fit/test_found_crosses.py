@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -97,6 +99,20 @@ def test_where_nothing_goes_together_little_is_found() -> None:
     assert sum(found) <= 3
 
 
+def knows_neither_scale_nor_order(
+    strongest: Callable[[np.ndarray, np.ndarray | None], tuple[Pair, float]],
+    weight: np.ndarray,
+    order: np.ndarray,
+    factor: float,
+) -> None:
+    straight = np.arange(3_000)
+    pair, z = strongest(straight, weight)
+    for rows, w in ((straight, weight * factor), (order, weight)):
+        assert strongest(rows, w) == (pair, pytest.approx(z, abs=1e-6))
+    plain = strongest(straight, None)
+    assert strongest(straight, np.full(3_000, factor)) == (plain[0], pytest.approx(plain[1], abs=1e-6))
+
+
 @settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1), factor=st.floats(0.2, 5.0))
 def test_neither_the_scale_of_weights_nor_the_order_of_rows_matters(seed: int, factor: float) -> None:
@@ -111,12 +127,7 @@ def test_neither_the_scale_of_weights_nor_the_order_of_rows_matters(seed: int, f
         assert found is not None
         return found
 
-    straight = np.arange(3_000)
-    pair, z = strongest(straight, weight)
-    for rows, w in ((straight, weight * factor), (order, weight)):
-        assert strongest(rows, w) == (pair, pytest.approx(z, abs=1e-6))
-    plain = strongest(straight, None)
-    assert strongest(straight, np.full(3_000, factor)) == (plain[0], pytest.approx(plain[1], abs=1e-6))
+    knows_neither_scale_nor_order(strongest, weight, order, factor)
 
 
 def test_the_score_is_that_of_its_formula() -> None:
@@ -199,12 +210,7 @@ def test_slopes_know_neither_the_scale_of_weights_nor_the_order_of_rows(seed: in
         assert found is not None
         return found
 
-    straight = np.arange(3_000)
-    pair, z = strongest(straight, weight)
-    for rows, w in ((straight, weight * factor), (order, weight)):
-        assert strongest(rows, w) == (pair, pytest.approx(z, abs=1e-6))
-    plain = strongest(straight, None)
-    assert strongest(straight, np.full(3_000, factor)) == (plain[0], pytest.approx(plain[1], abs=1e-6))
+    knows_neither_scale_nor_order(strongest, weight, order, factor)
 
 
 def test_standard_errors_of_slopes_are_those_of_a_normal() -> None:

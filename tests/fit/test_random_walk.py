@@ -37,7 +37,7 @@ def settled(score: np.ndarray, information: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_curve_is_told_better_than_bin_by_bin(seed: int) -> None:
-    """Half the error of the best shrinkage of 16 bins of 30 events; and nothing is nearly nothing."""
+    """Six tenths of the error, at most, of the best shrinkage of 16 bins of 30 events; nothing is nearly nothing."""
     rng = np.random.default_rng(seed)
     at, information = np.linspace(-1.0, 1.0, 16), np.full(17, 30.0)
     errors = []

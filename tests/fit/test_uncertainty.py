@@ -163,3 +163,13 @@ def test_an_uncertainty_is_of_one_machine(log):
 
     with pytest.raises(ConfigError, match="one machine"):
         ClickModel(SPEC, uncertainty=True).fit(log, log["clicked"], crew=Two())
+
+
+def test_what_is_known_of_pairs_is_not_uncertain() -> None:
+    """Down to a quarter of what was expected."""
+    rng = np.random.default_rng(0)
+    categories = [Categories.of(name, rng.integers(0, 9, 500).astype(str).astype(object)) for name in "ab"]
+    none, some, much, all_of_it = (
+        pair_variance(categories, np.full(500, 0.01), found=x) for x in (0.0, 0.1, 0.2, 9.0)
+    )
+    assert none > some > much == all_of_it > 0.0
